@@ -1,0 +1,2 @@
+/** Block devices in software: RAM and file. */
+package virtio.backend.blk;

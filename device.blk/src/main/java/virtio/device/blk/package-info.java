@@ -1,0 +1,2 @@
+/** Driver for virtio block devices. */
+package virtio.device.blk;

@@ -1,0 +1,2 @@
+/** Starts the distribution. */
+package virtio.distro;

@@ -1,0 +1,2 @@
+/** Virtio over memory-mapped registers. */
+package virtio.transport.mmio;

@@ -1,0 +1,146 @@
+package virtio.transport.vhostuser;
+
+import virtio.api.VirtioException;
+import virtio.api.transport.Export;
+import virtio.api.transport.ExportedDevice;
+import virtio.linux.Errno;
+import virtio.linux.LinuxException;
+import virtio.linux.UnixListener;
+import virtio.linux.UnixSocket;
+
+import java.io.IOException;
+import java.lang.System.Logger;
+import java.lang.System.Logger.Level;
+import java.nio.file.Path;
+import java.util.concurrent.locks.LockSupport;
+
+/** A device on a socket: one front-end after the other, each a {@link BackEnd} of its own. */
+final class VhostUserExport implements Export {
+    private static final Logger LOG = System.getLogger(VhostUserExport.class.getPackageName());
+
+    private static final long RETRY_NANOS = 100_000_000;
+
+    private final String address;
+    private final ExportedDevice device;
+    private final UnixListener listener;
+    private final Thread thread;
+    private volatile BackEnd served;
+    private volatile boolean closed;
+
+    VhostUserExport(String address, Path path, ExportedDevice device) throws VirtioException {
+        this.address = address;
+        this.device = device;
+        try {
+            listener = UnixListener.listen(path);
+        } catch (IOException e) {
+            throw new VirtioException(address + ": " + unavailable(e), e);
+        }
+        thread = Thread.ofPlatform().name("virtio-" + address).daemon().start(this::run);
+    }
+
+    /** Why a socket cannot be made, and what to do. */
+    private static String unavailable(IOException e) {
+        if (e instanceof LinuxException linux) {
+            switch (linux.errno()) {
+                case Errno.EADDRINUSE:
+                    return "the address is taken: " + e.getMessage();
+                case Errno.ENOENT:
+                case Errno.ENOTDIR:
+                    return "there is no such folder to make a socket in";
+                case Errno.EACCES:
+                case Errno.EPERM:
+                case Errno.EROFS:
+                    return "this user may make no socket there: " + Errno.describe(linux.errno());
+                default:
+                    break;
+            }
+        }
+        return e.getMessage();
+    }
+
+    private void run() {
+        while (!closed) {
+            try (UnixSocket socket = listener.accept(-1);
+                    BackEnd backEnd = new BackEnd(address, device, socket, this)) {
+                served = backEnd;
+                if (closed) {
+                    return;
+                }
+                backEnd.serve();
+            } catch (IOException e) {
+                if (!closed) {
+                    LOG.log(Level.ERROR, "{0}: {1}", address, e.getMessage());
+                    // As long as, say, descriptors are lacking the next one fails as well.
+                    LockSupport.parkNanos(RETRY_NANOS);
+                }
+            } catch (RuntimeException e) {
+                LOG.log(Level.ERROR, address + ": the front-end is dropped", e);
+            } finally {
+                served = null;
+            }
+        }
+    }
+
+    @Override
+    public String driver() {
+        return served == null ? null : "driven by a front-end on " + address;
+    }
+
+    @Override
+    public void interrupt(int queue) {
+        BackEnd now = served;
+        if (now != null) {
+            now.ring(queue).interrupt();
+        }
+    }
+
+    @Override
+    public void configChanged() {
+        BackEnd now = served;
+        if (now != null) {
+            now.configChanged();
+        }
+    }
+
+    @Override
+    public void schedule(int queue) {
+        BackEnd now = served;
+        if (now != null) {
+            now.ring(queue).schedule();
+        }
+    }
+
+    @Override
+    public void queueBroken(int queue, String reason) {
+        BackEnd now = served;
+        if (now != null) {
+            now.queueBroken(queue, reason);
+        }
+    }
+
+    @Override
+    public void close() {
+        closed = true;
+        listener.close();
+        BackEnd now = served;
+        if (now != null) {
+            now.hangUp();
+        }
+        boolean interrupted = false;
+        while (thread.isAlive() && thread != Thread.currentThread()) {
+            try {
+                thread.join();
+            } catch (InterruptedException e) {
+                interrupted = true;
+            }
+        }
+        if (interrupted) {
+            Thread.currentThread().interrupt();
+        }
+    }
+
+    @Override
+    public String toString() {
+        return address;
+    }
+}

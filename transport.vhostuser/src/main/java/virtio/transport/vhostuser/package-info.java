@@ -1,0 +1,2 @@
+/** Virtio over vhost-user sockets. */
+package virtio.transport.vhostuser;

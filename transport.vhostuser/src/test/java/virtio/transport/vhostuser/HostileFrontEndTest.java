@@ -1,0 +1,515 @@
+package virtio.transport.vhostuser;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertNotEquals;
+import static org.junit.jupiter.api.Assertions.assertNotNull;
+
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.Arguments;
+import org.junit.jupiter.params.provider.MethodSource;
+
+import virtio.api.Feature;
+import virtio.api.map.CoherentMemory;
+import virtio.linux.EventFd;
+import virtio.linux.FileDescriptor;
+import virtio.linux.LinuxException;
+import virtio.linux.SharedMemory;
+import virtio.linux.UnixSocket;
+
+import java.io.IOException;
+import java.io.RandomAccessFile;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.lang.invoke.VarHandle;
+import java.nio.ByteBuffer;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.stream.Stream;
+
+/** The back-end against front-ends that break the protocol. */
+class HostileFrontEndTest {
+    private static final long ACKNOWLEDGED = 1L << VhostUser.PROTOCOL_F_REPLY_ACK;
+    private static final long FEATURES =
+            1L << Feature.VERSION_1 | 1L << VhostUser.F_PROTOCOL_FEATURES;
+
+    @TempDir Path folder;
+    private Path socket;
+    private List<Integer> before;
+    private Logged logged;
+    private VhostUserExport export;
+    private final RamDevice device = new RamDevice();
+
+    @BeforeEach
+    void export() throws Exception {
+        socket = folder.resolve("x.sock");
+        before = Peers.live();
+        logged = new Logged();
+        export = new VhostUserExport("vhost-user:" + socket, socket, device);
+    }
+
+    @AfterEach
+    void nothingIsLeft() {
+        export.close();
+        logged.close();
+        assertEquals(before, Peers.live(), "descriptors and mappings");
+    }
+
+    /** A front-end that sends what it likes. */
+    private final class Sender implements AutoCloseable {
+        final UnixSocket raw;
+        final Connection connection;
+
+        Sender() throws IOException {
+            raw = UnixSocket.connect(socket, 1000);
+            connection = new Connection(raw);
+        }
+
+        void send(int request, ByteBuffer payload, FileDescriptor... fds) throws IOException {
+            connection.send(request, 0, payload, 1000, fds);
+        }
+
+        void bytes(int... words) throws IOException {
+            try (Arena arena = Arena.ofConfined()) {
+                raw.send(arena.allocateFrom(ValueLayout.JAVA_INT, words), 1000);
+            }
+        }
+
+        /** Shares memory; the region's address is 0x10000 on both sides. */
+        void share(SharedMemory memory) throws IOException {
+            send(VhostUser.ADD_MEM_REG, region(0x10000, 65536, 0x10000, 0), memory.file());
+        }
+
+        /** Waits until the back-end has hung up. */
+        void awaitEnd() throws IOException {
+            try {
+                for (Message reply = receive(); reply != null; reply = receive()) {
+                    reply.close();
+                }
+            } catch (LinuxException e) {
+                // Reset, as it did not read all that was sent.
+            }
+        }
+
+        Message receive() throws IOException {
+            return connection.receive(10_000, 1000);
+        }
+
+        @Override
+        public void close() {
+            connection.close();
+        }
+    }
+
+    private static ByteBuffer region(long guest, long size, long user, long offset) {
+        ByteBuffer region = Message.payload(VhostUser.SINGLE_REGION_BYTES);
+        region.putLong(0).putLong(guest).putLong(size).putLong(user).putLong(offset);
+        return region;
+    }
+
+    private static ByteBuffer table(int count, long... words) {
+        ByteBuffer table = Message.payload(VhostUser.TABLE_HEADER_BYTES + 8 * words.length);
+        table.putInt(count).putInt(0);
+        for (long word : words) {
+            table.putLong(word);
+        }
+        return table;
+    }
+
+    private static ByteBuffer addr(int queue, long at) {
+        ByteBuffer addr = Message.payload(VhostUser.ADDR_BYTES);
+        return addr.putInt(queue).putInt(0).putLong(at).putLong(at + 1024).putLong(at + 256);
+    }
+
+    private static ByteBuffer inflight(long bytes, long offset, int queues, int size) {
+        ByteBuffer inflight = Message.payload(VhostUser.INFLIGHT_BYTES);
+        inflight.putLong(bytes).putLong(offset);
+        return inflight.putShort((short) queues).putShort((short) size);
+    }
+
+    /** What a hostile front-end does, with memory of 65536 bytes, a counter and an odd file. */
+    private interface Deed {
+        void run(Sender to, SharedMemory memory, EventFd counter, FileDescriptor file)
+                throws IOException;
+    }
+
+    private static Arguments deed(String sentence, Deed deed) {
+        return Arguments.of(sentence, deed);
+    }
+
+    static Stream<Arguments> deeds() {
+        return Stream.of(
+                deed("request 99 is not known", (to, m, c, f) -> to.send(99, null)),
+                deed(
+                        "payload of 4097 bytes, limit is 4096",
+                        (to, m, c, f) -> to.bytes(VhostUser.SET_FEATURES, 1, 4097)),
+                deed(
+                        "payload of 4294967295 bytes",
+                        (to, m, c, f) -> to.bytes(VhostUser.SET_FEATURES, 1, -1)),
+                deed("protocol version 2", (to, m, c, f) -> to.bytes(VhostUser.GET_FEATURES, 2, 0)),
+                deed(
+                        "SET_FEATURES with a payload of 4 bytes, 8 are due",
+                        (to, m, c, f) -> to.send(VhostUser.SET_FEATURES, Message.payload(4))),
+                deed(
+                        "SET_PROTOCOL_FEATURES 0x80000",
+                        (to, m, c, f) ->
+                                to.send(VhostUser.SET_PROTOCOL_FEATURES, Message.u64(1 << 19))),
+                deed(
+                        "SET_STATUS 0x100",
+                        (to, m, c, f) -> to.send(VhostUser.SET_STATUS, Message.u64(256))),
+                deed(
+                        "SET_VRING_NUM of queue 2, there are 2",
+                        (to, m, c, f) -> to.send(VhostUser.SET_VRING_NUM, Message.state(2, 16))),
+                deed(
+                        "of queue 4294967295",
+                        (to, m, c, f) -> to.send(VhostUser.GET_VRING_BASE, Message.state(-1, 0))),
+                deed(
+                        "queue 0 with 0 descriptors, limit is 256",
+                        (to, m, c, f) -> to.send(VhostUser.SET_VRING_NUM, Message.state(0, 0))),
+                deed(
+                        "queue 0 with 4294967295 descriptors",
+                        (to, m, c, f) -> to.send(VhostUser.SET_VRING_NUM, Message.state(0, -1))),
+                deed(
+                        "SET_VRING_KICK with 0 descriptors, 1 are due",
+                        (to, m, c, f) -> to.send(VhostUser.SET_VRING_KICK, Message.u64(0))),
+                deed(
+                        "SET_VRING_KICK with 2 descriptors",
+                        (to, m, c, f) ->
+                                to.send(
+                                        VhostUser.SET_VRING_KICK,
+                                        Message.u64(0),
+                                        c.file(),
+                                        c.file())),
+                deed(
+                        "SET_VRING_CALL with 1 descriptors, 0 are due",
+                        (to, m, c, f) ->
+                                to.send(VhostUser.SET_VRING_CALL, Message.u64(256), c.file())),
+                deed(
+                        "SET_VRING_KICK with a descriptor of",
+                        (to, m, c, f) -> to.send(VhostUser.SET_VRING_KICK, Message.u64(0), f)),
+                deed(
+                        "SET_VRING_ERR of queue 200",
+                        (to, m, c, f) ->
+                                to.send(VhostUser.SET_VRING_ERR, Message.u64(200), c.file())),
+                deed(
+                        "SET_BACKEND_REQ_FD with a descriptor of",
+                        (to, m, c, f) -> to.send(VhostUser.SET_BACKEND_REQ_FD, null, f)),
+                deed(
+                        "user address 0x10000 is in no region",
+                        (to, m, c, f) -> to.send(VhostUser.SET_VRING_ADDR, addr(0, 0x10000))),
+                deed(
+                        "user address 0x20000 is in no region",
+                        (to, m, c, f) -> {
+                            to.share(m);
+                            to.send(VhostUser.SET_VRING_ADDR, addr(0, 0x20000));
+                        }),
+                deed(
+                        "SET_MEM_TABLE with 9 regions",
+                        (to, m, c, f) -> to.send(VhostUser.SET_MEM_TABLE, table(9, new long[36]))),
+                deed(
+                        "SET_MEM_TABLE with -1 regions",
+                        (to, m, c, f) -> to.send(VhostUser.SET_MEM_TABLE, Message.payload(4))),
+                deed(
+                        "SET_MEM_TABLE with a payload of 40 bytes, 72 are due",
+                        (to, m, c, f) ->
+                                to.send(
+                                        VhostUser.SET_MEM_TABLE,
+                                        table(2, 0, 4096, 0, 0),
+                                        m.file(),
+                                        m.file())),
+                deed(
+                        "SET_MEM_TABLE with 1 descriptors, 2 are due",
+                        (to, m, c, f) ->
+                                to.send(
+                                        VhostUser.SET_MEM_TABLE,
+                                        table(2, 0, 4096, 0, 0, 8192, 4096, 8192, 0),
+                                        m.file())),
+                deed(
+                        "overlaps",
+                        (to, m, c, f) ->
+                                to.send(
+                                        VhostUser.SET_MEM_TABLE,
+                                        table(2, 0, 4096, 0, 0, 4095, 4096, 8192, 0),
+                                        m.file(),
+                                        m.file())),
+                deed(
+                        "its file has 0x10000",
+                        (to, m, c, f) ->
+                                to.send(
+                                        VhostUser.ADD_MEM_REG,
+                                        region(0, 65536, 0, 4096),
+                                        m.file())),
+                deed(
+                        "its file has 0x0",
+                        (to, m, c, f) ->
+                                to.send(VhostUser.ADD_MEM_REG, region(0, 4096, 0, 0), c.file())),
+                deed(
+                        "or no bytes",
+                        (to, m, c, f) ->
+                                to.send(VhostUser.ADD_MEM_REG, region(0, 0, 0, 0), m.file())),
+                deed(
+                        "its end is no address",
+                        (to, m, c, f) ->
+                                to.send(
+                                        VhostUser.ADD_MEM_REG,
+                                        region(Long.MAX_VALUE, 4096, 0, 0),
+                                        m.file())),
+                deed(
+                        "may be that large",
+                        (to, m, c, f) ->
+                                to.send(VhostUser.ADD_MEM_REG, region(0, 1, -1, 0), m.file())),
+                deed(
+                        "ADD_MEM_REG with 0 descriptors",
+                        (to, m, c, f) -> to.send(VhostUser.ADD_MEM_REG, region(0, 4096, 0, 0))),
+                deed(
+                        "overlaps",
+                        (to, m, c, f) -> {
+                            to.share(m);
+                            to.send(
+                                    VhostUser.ADD_MEM_REG,
+                                    region(0x90000, 4096, 0x10800, 0),
+                                    m.file());
+                        }),
+                deed(
+                        "no region of 0x1000 bytes at guest address 0x10000",
+                        (to, m, c, f) -> {
+                            to.share(m);
+                            to.send(VhostUser.REM_MEM_REG, region(0x10000, 4096, 0x10000, 0));
+                        }),
+                deed(
+                        "GET_INFLIGHT_FD for 0 queues",
+                        (to, m, c, f) -> to.send(VhostUser.GET_INFLIGHT_FD, inflight(0, 0, 0, 16))),
+                deed(
+                        "SET_INFLIGHT_FD of 100 bytes",
+                        (to, m, c, f) ->
+                                to.send(
+                                        VhostUser.SET_INFLIGHT_FD,
+                                        inflight(100, 0, 2, 16),
+                                        m.file())),
+                deed(
+                        "SET_INFLIGHT_FD: mmap",
+                        (to, m, c, f) ->
+                                to.send(
+                                        VhostUser.SET_INFLIGHT_FD,
+                                        inflight(1 << 20, 0, 2, 16),
+                                        m.file())),
+                deed(
+                        "5 of 12 bytes",
+                        (to, m, c, f) -> {
+                            try (Arena arena = Arena.ofConfined()) {
+                                to.raw.send(arena.allocate(5), 1000);
+                            }
+                            to.close();
+                        }),
+                deed(
+                        "SET_FEATURES without its payload of 8 bytes",
+                        (to, m, c, f) -> {
+                            to.bytes(VhostUser.SET_FEATURES, 1, 8);
+                            to.close();
+                        }));
+    }
+
+    @ParameterizedTest(name = "{0}")
+    @MethodSource("deeds")
+    void isDroppedWithASentenceAndTheNextIsServed(String sentence, Deed deed) throws Exception {
+        try (SharedMemory memory = SharedMemory.create("test", 65536);
+                EventFd counter = EventFd.create();
+                FileDescriptor file = FileDescriptor.open(folder, FileDescriptor.O_RDONLY);
+                Sender hostile = new Sender()) {
+            hostile.send(VhostUser.GET_FEATURES, null);
+            hostile.receive().close();
+            deed.run(hostile, memory, counter, file);
+            logged.await(sentence);
+            if (hostile.raw.file().isOpen()) {
+                hostile.awaitEnd();
+            }
+        }
+        theNextIsServed();
+    }
+
+    private VhostUserTransport open() throws IOException {
+        return new VhostUserTransport(
+                new VhostUserProvider.Device(
+                        "vhost-user:" + socket, socket, 0, 1 << 20, 4096, 10_000));
+    }
+
+    private void theNextIsServed() throws Exception {
+        try (TinyDisk disk = new TinyDisk(open())) {
+            disk.write(1, MemorySegment.ofArray(new byte[512]));
+        }
+    }
+
+    @Test
+    void isToldSoBeforeWhereItWaitsForAnAnswer() throws Exception {
+        try (Sender hostile = new Sender()) {
+            hostile.send(VhostUser.SET_PROTOCOL_FEATURES, Message.u64(ACKNOWLEDGED));
+            hostile.connection.send(
+                    VhostUser.SET_VRING_NUM, VhostUser.NEED_REPLY, Message.state(0, 1 << 20), 1000);
+            try (Message refused = hostile.receive()) {
+                assertNotEquals(0, refused.u64());
+            }
+            hostile.awaitEnd();
+        }
+    }
+
+    @Test
+    void leavesWithRequestsInFlightAndItsRingsStop() throws Exception {
+        for (int i = 0; i < 3; i++) {
+            try (TinyDisk disk = new TinyDisk(open())) {
+                disk.write(0, MemorySegment.ofArray(new byte[512]));
+                long data = disk.ops.alloc(disk.transport.mapToken(0), 4096).mapHandle();
+                synchronized (device.gate) {
+                    disk.submit(1, 0, data, 512);
+                    disk.transport.close();
+                }
+                disk.ops.free(disk.transport.mapToken(0), new CoherentMemory(null, data));
+            }
+            Peers.await("the rings to stop", () -> device.running() == 0);
+        }
+        theNextIsServed();
+    }
+
+    /** A driver that has set up a ring in a file of its own and notifies. */
+    private void startRing(Sender driver, FileDescriptor file, EventFd kick) throws IOException {
+        driver.send(VhostUser.SET_FEATURES, Message.u64(FEATURES));
+        driver.send(VhostUser.ADD_MEM_REG, region(0x10000, 65536, 0x10000, 0), file);
+        driver.send(VhostUser.SET_VRING_NUM, Message.state(0, 16));
+        driver.send(VhostUser.SET_VRING_ADDR, addr(0, 0x10000));
+        driver.send(VhostUser.SET_VRING_KICK, Message.u64(0), kick.file());
+        driver.send(VhostUser.SET_VRING_ENABLE, Message.state(0, 1));
+        kick.signal();
+    }
+
+    @Test
+    void memoryThatIsCutOffUnderARunningRingEndsNothingElse() throws Exception {
+        Path path = folder.resolve("memory");
+        try (RandomAccessFile cut = new RandomAccessFile(path.toFile(), "rw");
+                SharedMemory memory = SharedMemory.create("test", 65536);
+                EventFd kick = EventFd.create();
+                Sender hostile = new Sender()) {
+            cut.setLength(4096);
+            startRing(hostile, memory.file(), kick);
+            try (FileDescriptor file = FileDescriptor.open(path, FileDescriptor.O_RDWR)) {
+                hostile.send(VhostUser.ADD_MEM_REG, region(0x90000, 4096, 0x90000, 0), file);
+            }
+            Peers.await("the ring to run", () -> device.running() == 1);
+            hostile.send(VhostUser.GET_FEATURES, null);
+            hostile.receive().close();
+            cut.setLength(0);
+            // A disk write: its header here, its data in what was cut off.
+            MemorySegment ring = memory.segment();
+            ring.set(ValueLayout.JAVA_INT, 4096, 1);
+            descriptor(ring, 0, 0x11000, 16, 1);
+            descriptor(ring, 1, 0x90000, 512, 1);
+            descriptor(ring, 2, 0x11010, 1, 2);
+            ring.set(ValueLayout.JAVA_SHORT, 256 + 4, (short) 0);
+            VarHandle.fullFence();
+            ring.set(ValueLayout.JAVA_SHORT, 256 + 2, (short) 1);
+            VarHandle.fullFence();
+            kick.signal();
+            logged.await("served no more");
+        }
+        Peers.await("the rings to stop", () -> device.running() == 0);
+        theNextIsServed();
+    }
+
+    private static void descriptor(
+            MemorySegment ring, int index, long address, int length, int flags) {
+        ring.set(ValueLayout.JAVA_LONG, 16L * index, address);
+        ring.set(ValueLayout.JAVA_INT, 16L * index + 8, length);
+        ring.set(ValueLayout.JAVA_SHORT, 16L * index + 12, (short) flags);
+        ring.set(ValueLayout.JAVA_SHORT, 16L * index + 14, (short) (index + 1));
+    }
+
+    @Test
+    void ringsStartByAKickAndStopByGetVringBaseAndObeyEnable() throws Exception {
+        try (SharedMemory memory = SharedMemory.create("test", 65536);
+                EventFd kick = EventFd.create();
+                Sender driver = new Sender()) {
+            startRing(driver, memory.file(), kick);
+            Peers.await("the first kick", () -> device.running() == 1);
+            driver.send(VhostUser.SET_VRING_ENABLE, Message.state(0, 0));
+            Peers.await("disabling", () -> device.running() == 0);
+            driver.send(VhostUser.SET_VRING_ENABLE, Message.state(0, 1));
+            Peers.await("enabling", () -> device.running() == 1);
+            driver.send(VhostUser.GET_VRING_BASE, Message.state(0, 0));
+            try (Message base = driver.receive()) {
+                assertEquals(VhostUser.STATE_BYTES, base.size());
+                assertEquals(0, device.running());
+            }
+            EventFd unheard = EventFd.create();
+            driver.send(VhostUser.SET_VRING_KICK, Message.u64(0), unheard.file());
+            driver.send(VhostUser.GET_FEATURES, null);
+            driver.receive().close();
+            assertEquals(0, device.running(), "not kicked again");
+            driver.send(VhostUser.SET_VRING_KICK, Message.u64(VhostUser.VRING_NOFD));
+            Peers.await("a polled ring to run at once", () -> device.running() == 1);
+            unheard.close();
+        }
+    }
+
+    @Test
+    void ringsOfAFrontEndWithoutProtocolFeaturesStartEnabled() throws Exception {
+        try (SharedMemory memory = SharedMemory.create("test", 65536);
+                EventFd kick = EventFd.create();
+                Sender driver = new Sender()) {
+            driver.send(VhostUser.SET_FEATURES, Message.u64(1L << Feature.VERSION_1));
+            driver.share(memory);
+            driver.send(VhostUser.SET_VRING_NUM, Message.state(1, 16));
+            driver.send(VhostUser.SET_VRING_ADDR, addr(1, 0x10000));
+            driver.send(VhostUser.SET_VRING_BASE, Message.state(1, 0));
+            driver.send(VhostUser.SET_VRING_KICK, Message.u64(1), kick.file());
+            kick.signal();
+            Peers.await("the kick", () -> device.running() == 1);
+            assertNotNull(device.layouts.get(1));
+        }
+    }
+
+    @Test
+    void memoryIsExchangedUnderARunningRing() throws Exception {
+        try (SharedMemory memory = SharedMemory.create("test", 65536);
+                EventFd kick = EventFd.create();
+                Sender driver = new Sender()) {
+            startRing(driver, memory.file(), kick);
+            Peers.await("the ring to run", () -> device.running() == 1);
+            driver.send(
+                    VhostUser.SET_MEM_TABLE, table(1, 0x50000, 32768, 0x10000, 0), memory.file());
+            driver.send(VhostUser.GET_FEATURES, null);
+            driver.receive().close();
+            assertEquals(1, device.running());
+            assertEquals(0x50000, device.layouts.get(0).descriptorArea());
+            driver.send(VhostUser.REM_MEM_REG, region(0x50000, 32768, 0x10000, 0));
+            driver.send(VhostUser.GET_FEATURES, null);
+            driver.receive().close();
+            assertEquals(0, device.running());
+            logged.await("user address 0x10000 is in no region");
+        }
+    }
+
+    @Test
+    void theInflightRegionIsMadeKeptAndHandedToTheQueue() throws Exception {
+        try (SharedMemory memory = SharedMemory.create("test", 65536);
+                EventFd kick = EventFd.create();
+                Sender driver = new Sender()) {
+            driver.send(VhostUser.GET_INFLIGHT_FD, inflight(0, 0, 2, 16));
+            long bytes;
+            try (Message region = driver.receive()) {
+                bytes = region.payload().getLong(0);
+                driver.send(
+                        VhostUser.SET_INFLIGHT_FD,
+                        inflight(bytes, 0, 2, 16),
+                        region.fds().getFirst());
+            }
+            startRing(driver, memory.file(), kick);
+            Peers.await("the ring to run", () -> device.running() == 1);
+            MemorySegment inflight = device.layouts.get(0).inflight();
+            assertEquals(bytes / 2, inflight.byteSize());
+            assertFalse(inflight.get(ValueLayout.JAVA_SHORT, 8) == 0, "version");
+        }
+    }
+}

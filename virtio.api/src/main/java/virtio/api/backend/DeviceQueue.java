@@ -1,0 +1,41 @@
+package virtio.api.backend;
+
+import org.osgi.annotation.versioning.ProviderType;
+
+/**
+ * The device's end of a virtqueue.
+ *
+ * <p>Not thread-safe but for {@link #schedule}: used on the queue's thread, within {@link
+ * Backend#process}. A driver that breaks a promise (a loop of descriptors, memory it has not
+ * shared) breaks the queue, which then has nothing available. The core notifies the driver as it
+ * wants to be, when {@code process} returns.
+ */
+@ProviderType
+public interface DeviceQueue {
+    /** The queue's number in the device. */
+    int index();
+
+    /** Number of descriptors. */
+    int size();
+
+    /** Something {@link #next} can fill, to be made once and reused. */
+    Chain newChain();
+
+    /** Takes the next available buffer; false when there is none. */
+    boolean next(Chain into);
+
+    /**
+     * Gives a buffer back to the driver, in any order.
+     *
+     * @param written bytes from the start of the device-writable part that were written
+     * @throws IllegalArgumentException when that is more than the part has, or the chain is not
+     *     open
+     */
+    void complete(Chain chain, long written);
+
+    /** Tells the driver about completed buffers now, if it wants to know; before a long pause. */
+    void notifyDriver();
+
+    /** Asks for {@link Backend#process} soon; from any thread. */
+    void schedule();
+}

@@ -1,0 +1,20 @@
+package virtio.api.transport;
+
+import org.osgi.annotation.versioning.ConsumerType;
+
+import virtio.api.VirtioException;
+
+/** Offers devices to drivers of others; a service of a transport that has a device end. */
+@ConsumerType
+public interface Exporter {
+    /** The part of an address before the first colon, as for {@link TransportProvider#name}. */
+    String name();
+
+    /**
+     * Offers the device until the export is closed.
+     *
+     * @param address the part of an address behind the first colon
+     * @throws VirtioException when the address is taken or cannot be had
+     */
+    Export export(String address, ExportedDevice device) throws VirtioException;
+}

@@ -1,0 +1,2 @@
+/** Benchmarks: JMH, and side by side with other programs. */
+package virtio.bench;

@@ -1,0 +1,107 @@
+package virtio.itest;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNotEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.io.TempDir;
+
+import java.io.Writer;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Random;
+import java.util.concurrent.TimeUnit;
+
+/** The distribution as people start it. */
+@Timeout(value = 120, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
+class CommandsIT {
+    private static final int DEMO_SECONDS = 30;
+
+    @TempDir Path folder;
+
+    @Test
+    void commandsPrintNothingButTheirOutput() throws Exception {
+        Distribution.Outcome outcome =
+                Distribution.commands("export ram:1MiB mmio:a; attach mmio:a --name=x; ls --json");
+        assertEquals("", outcome.err());
+        assertEquals(0, outcome.exit());
+        String[] lines = outcome.out().split("\n");
+        assertEquals(3, lines.length, outcome.out());
+        assertEquals("ram:1MiB exported at mmio:a", lines[0]);
+        assertEquals("x attached to mmio:a", lines[1]);
+        assertTrue(lines[2].matches("[\\[{].*\"mmio:a\".*[]}]"), lines[2]);
+    }
+
+    @Test
+    void aFailedCommandEndsTheRestAndSaysWhyOnStderr() throws Exception {
+        Distribution.Outcome outcome =
+                Distribution.commands("export ram:1MiB mmio:a; attach mmio:b; ls");
+        assertNotEquals(0, outcome.exit());
+        assertEquals("ram:1MiB exported at mmio:a\n", outcome.out());
+        assertTrue(outcome.err().contains("mmio:b does not exist"), outcome.err());
+        assertEquals(1, outcome.err().lines().count(), "a sentence, no trace: " + outcome.err());
+    }
+
+    @Test
+    void nonsenseFails() throws Exception {
+        assertNotEquals(0, Distribution.commands("nonsense").exit());
+        assertNotEquals(0, Distribution.commands("export").exit());
+        assertNotEquals(0, Distribution.commands("export ram:64MB mmio:a").exit());
+        assertEquals(2, Distribution.run(60, "", "nonsense").exit());
+    }
+
+    @Test
+    void copyTakesAFileToADiskAndBack() throws Exception {
+        Path from = folder.resolve("from");
+        Path to = folder.resolve("to");
+        byte[] content = new byte[2 << 20];
+        new Random(11).nextBytes(content);
+        Files.write(from, content);
+        Distribution.Outcome outcome =
+                Distribution.commands(
+                        "export ram:2MiB mmio:a; attach mmio:a --name=x; copy file:%s x; copy x file:%s"
+                                .formatted(from, to));
+        assertEquals(0, outcome.exit(), outcome.err());
+        assertEquals(-1, Files.mismatch(from, to));
+    }
+
+    @Test
+    void theShellStartsWithADisk() throws Exception {
+        Process shell = Distribution.start();
+        StringBuffer said = new StringBuffer();
+        Thread.ofVirtual()
+                .start(() -> shell.inputReader().lines().forEach(l -> said.append(l).append('\n')));
+        try (Writer keyboard = shell.outputWriter()) {
+            // Typed again, because the first may come before the commands are there.
+            Wait.until(
+                    "the disk to be active",
+                    () -> {
+                        keyboard.write("virtio:show blk0\n");
+                        keyboard.flush();
+                        Thread.sleep(200);
+                        return said.indexOf("ACTIVE") >= 0;
+                    });
+            keyboard.write("exit\n");
+            keyboard.flush();
+            assertTrue(shell.waitFor(20, TimeUnit.SECONDS), said::toString);
+            assertEquals(0, shell.exitValue(), said::toString);
+        } finally {
+            shell.destroyForcibly();
+        }
+        assertTrue(said.indexOf("mmio:") >= 0, said::toString);
+    }
+
+    @Test
+    void theDemoEndsWellInTime() throws Exception {
+        Distribution.commands("ls"); // The first start prepares the JVM's cache.
+        long start = System.nanoTime();
+        Distribution.Outcome outcome = Distribution.run(90, "", "demo");
+        long seconds = TimeUnit.NANOSECONDS.toSeconds(System.nanoTime() - start);
+        assertEquals(0, outcome.exit(), outcome.err());
+        System.out.println(outcome.out() + "the demo took " + seconds + " s");
+        assertTrue(outcome.out().contains("none lost"), outcome.out());
+        assertTrue(seconds < DEMO_SECONDS, "took " + seconds + " s");
+    }
+}

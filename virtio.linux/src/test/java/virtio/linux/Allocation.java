@@ -1,0 +1,35 @@
+package virtio.linux;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+
+import com.sun.management.ThreadMXBean;
+
+import java.lang.management.ManagementFactory;
+
+/** What the calling thread allocates. */
+final class Allocation {
+    private static final ThreadMXBean THREADS = (ThreadMXBean) ManagementFactory.getThreadMXBean();
+
+    interface Body {
+        void run() throws Exception;
+    }
+
+    private Allocation() {}
+
+    /** Fails unless a compiled {@code body} comes to run 1000 times without allocating. */
+    static void assertNone(Body body) throws Exception {
+        long bytes = -1;
+        // The compiler works beside us, and takes objects away only when it is through.
+        for (int round = 0; round < 200 && bytes != 0; round++) {
+            for (int i = 0; i < 2000; i++) {
+                body.run();
+            }
+            long before = THREADS.getCurrentThreadAllocatedBytes();
+            for (int i = 0; i < 1000; i++) {
+                body.run();
+            }
+            bytes = THREADS.getCurrentThreadAllocatedBytes() - before;
+        }
+        assertEquals(0, bytes, "bytes in 1000 runs");
+    }
+}

@@ -1,0 +1,2 @@
+/** Virtio core: bus, negotiation, virtqueues, swap. */
+package virtio.ring;

@@ -1,0 +1,192 @@
+package virtio.ring.queue;
+
+import virtio.api.ScatterList;
+import virtio.api.map.DeviceMapping;
+import virtio.api.map.Direction;
+import virtio.api.map.MapOps;
+import virtio.api.map.MapToken;
+
+import java.lang.foreign.MemorySegment;
+
+/**
+ * What the driver keeps of each descriptor, where the device cannot write: chains, handles, lengths
+ * and which descriptors are free.
+ */
+abstract class Shadow extends Padding {
+    /*
+     * What the driver keeps by descriptor id, four words each, in one array for the sake of one
+     * cache line and one bounds check:
+     *
+     * STATE    of a head that the device holds: HELD | MAPPED | count - 1 | next | writable bytes
+     *          of the rest of a chain: next
+     *          of a free one: anything without HELD
+     * TOKEN    of a head
+     * HANDLE   where its head is MAPPED
+     * ELEMENT  where its head is MAPPED: MAPPED | FROM_DEVICE | length
+     */
+    static final int STATE = 0;
+    static final int TOKEN = 1;
+    static final int HANDLE = 2;
+    static final int ELEMENT = 3;
+    static final int SHADOW_SHIFT = 2;
+
+    /** Sign bit: exposed to the device and not got back. */
+    static final long HELD = 1L << 63;
+
+    /** The core mapped it, or some of its elements, and has to unmap. */
+    static final long MAPPED = 1L << 62;
+
+    /** The device writes the element. */
+    static final long FROM_DEVICE = 1L << 61;
+
+    /** 15 bits: descriptors of the chain, less one. */
+    static final int COUNT_SHIFT = 47;
+
+    /** 15 bits: the next descriptor. */
+    static final int NEXT_SHIFT = 32;
+
+    /** Bytes that the device may write, 2^32 counting as one less: no used length can say more. */
+    static final long BYTES = 0xFFFFFFFFL;
+
+    final MapOps ops;
+    final MapToken mapToken;
+    final IndirectTables indirect;
+
+    int size;
+    int free;
+
+    /**
+     * The first {@link #free} are the free descriptors: a stack, since following a list from one
+     * free descriptor to the next would make every add wait for the last one's load.
+     */
+    int[] freeIds;
+
+    /** What is known of each descriptor, see {@link #STATE}. */
+    long[] shadow;
+
+    /** By head: its indirect table, or null. */
+    IndirectTables.Table[] tables;
+
+    Shadow(DeviceMapping mapping, boolean indirect) {
+        ops = mapping.ops();
+        mapToken = mapping.token();
+        this.indirect = indirect ? new IndirectTables(mapping) : null;
+    }
+
+    /** Starts anew, with all descriptors free. */
+    final void forget(int size) {
+        this.size = size;
+        shadow = new long[size << SHADOW_SHIFT];
+        tables = indirect != null ? new IndirectTables.Table[size] : null;
+        freeIds = new int[size];
+        for (int id = 0; id < size; id++) {
+            freeIds[id] = size - 1 - id;
+        }
+        free = size;
+    }
+
+    static long link(int next) {
+        return (long) next << NEXT_SHIFT;
+    }
+
+    static int next(long state) {
+        return (int) (state >>> NEXT_SHIFT) & 0x7FFF;
+    }
+
+    /** Maps an element, or takes a premapped one. MAPPING_ERROR when there is no room. */
+    final long map(MemorySegment segment, long offset, long length, boolean write) {
+        if (segment == null) {
+            return offset;
+        }
+        Direction direction = write ? Direction.FROM_DEVICE : Direction.TO_DEVICE;
+        long handle = ops.mapPage(mapToken, segment, offset, length, direction, 0);
+        return ops.mappingError(mapToken, handle) ? MapOps.MAPPING_ERROR : handle;
+    }
+
+    /**
+     * Maps a buffer for its table; false when there is no room, with nothing mapped or taken then.
+     */
+    final boolean map(ScatterList buffers, IndirectTables.Table table) {
+        int count = table.count;
+        int outCount = buffers.outCount();
+        int done = 0;
+        try {
+            for (; done < count; done++) {
+                boolean write = done >= outCount;
+                MemorySegment segment = buffers.segment(done);
+                int length = buffers.length(done);
+                long handle = map(segment, buffers.offset(done), length, write);
+                long element = length | (write ? FROM_DEVICE : 0);
+                if (segment != null) {
+                    if (handle == MapOps.MAPPING_ERROR) {
+                        break;
+                    }
+                    element |= MAPPED;
+                }
+                table.handles[done] = handle;
+                table.elements[done] = element;
+            }
+        } finally {
+            if (done < count) {
+                while (done > 0) {
+                    done--;
+                    unmap(table.handles[done], table.elements[done]);
+                }
+                indirect.give(table);
+            }
+        }
+        return done == count;
+    }
+
+    final void unmap(long handle, long element) {
+        if ((element & MAPPED) != 0) {
+            ops.unmapPage(
+                    mapToken,
+                    handle,
+                    element & BYTES,
+                    (element & FROM_DEVICE) != 0 ? Direction.FROM_DEVICE : Direction.TO_DEVICE,
+                    0);
+        }
+    }
+
+    /** Takes a buffer back from the device: unmaps it and frees its descriptors. */
+    final void release(int head, long state) {
+        if ((state & MAPPED) == 0 && (state >>> COUNT_SHIFT & 0x7FFF) == 0) {
+            shadow[(head << SHADOW_SHIFT) + STATE] = 0;
+            freeIds[free++] = head;
+        } else {
+            releaseChain(head, state);
+        }
+    }
+
+    private void releaseChain(int head, long headState) {
+        shadow[(head << SHADOW_SHIFT) + STATE] = 0;
+        IndirectTables.Table table = tables == null ? null : tables[head];
+        boolean unmap = table == null && (headState & MAPPED) != 0;
+        if (table != null) {
+            tables[head] = null;
+            for (int i = 0; i < table.count; i++) {
+                unmap(table.handles[i], table.elements[i]);
+            }
+            indirect.give(table);
+        }
+        int count = (int) (headState >>> COUNT_SHIFT & 0x7FFF) + 1;
+        // Upside down, so that the same chain comes off the stack again.
+        int top = free + count;
+        free = top;
+        int id = head;
+        long state = headState;
+        for (int i = 1; ; i++) {
+            int at = id << SHADOW_SHIFT;
+            if (unmap) {
+                unmap(shadow[at + HANDLE], shadow[at + ELEMENT]);
+            }
+            freeIds[top - i] = id;
+            if (i == count) {
+                return;
+            }
+            id = next(state);
+            state = shadow[(id << SHADOW_SHIFT) + STATE];
+        }
+    }
+}

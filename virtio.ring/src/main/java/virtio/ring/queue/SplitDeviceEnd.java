@@ -1,0 +1,271 @@
+package virtio.ring.queue;
+
+import virtio.api.Features;
+import virtio.api.VirtioException;
+import virtio.api.backend.Chain;
+import virtio.api.transport.DriverMemory;
+import virtio.api.transport.Export;
+import virtio.api.transport.QueueLayout;
+
+import java.lang.invoke.VarHandle;
+
+/** The device's end of a split virtqueue (virtio 2.7). */
+final class SplitDeviceEnd extends DeviceEnd {
+    private final int mask;
+    private final long descriptors;
+    private final long available;
+    private final long usedRing;
+    private final SplitInflight inflight;
+
+    // 16-bit indices, masked.
+    private int nextAvailable;
+    private int availableSeen;
+    private int used;
+    private int notified;
+
+    /** Nothing is known about what the driver was told by an earlier life of the queue. */
+    private boolean notifyAnyway;
+
+    SplitDeviceEnd(
+            int index, QueueLayout layout, Features features, DriverMemory memory, Export export)
+            throws VirtioException {
+        super(index, layout, features, memory, export);
+        if (size < 1 || size > MAX_SIZE || Integer.bitCount(size) != 1) {
+            throw new VirtioException(
+                    "queue %d: %d descriptors, a split queue has a power of two from 1 to %d"
+                            .formatted(index, size, MAX_SIZE));
+        }
+        mask = size - 1;
+        descriptors =
+                area(
+                        "descriptor table",
+                        layout.descriptorArea(),
+                        SplitRing.descriptorBytes(size),
+                        SplitRing.DESCRIPTOR_ALIGNMENT,
+                        false);
+        available =
+                area(
+                        "available ring",
+                        layout.driverArea(),
+                        SplitRing.availableBytes(size),
+                        SplitRing.AVAILABLE_ALIGNMENT,
+                        false);
+        usedRing =
+                area(
+                        "used ring",
+                        layout.deviceArea(),
+                        SplitRing.usedBytes(size),
+                        SplitRing.USED_ALIGNMENT,
+                        true);
+        used = RingMemory.getAcquire16(usedRing + SplitRing.IDX);
+        nextAvailable = layout.nextAvailable() & 0xFFFF;
+        if (layout.inflight() != null) {
+            inflight = new SplitInflight(index, layout.inflight(), size, used);
+            nextAvailable = used + inflight.recovered() & 0xFFFF;
+        } else {
+            inflight = null;
+        }
+        availableSeen = nextAvailable;
+        notified = used;
+        notifyAnyway = used != 0;
+        RingMemory.setOpaque16(usedRing + SplitRing.FLAGS, 0);
+    }
+
+    @Override
+    int nextAvailable() {
+        return nextAvailable;
+    }
+
+    @Override
+    public boolean next(Chain into) {
+        RingChain chain = open(into);
+        if (!takes()) {
+            return false;
+        }
+        if (inflight != null && inflight.pending()) {
+            return take(chain, inflight.resubmit());
+        }
+        int at = nextAvailable;
+        if (at == availableSeen && !refresh()) {
+            return false;
+        }
+        nextAvailable = at + 1 & 0xFFFF;
+        int head = RingMemory.get16(available + SplitRing.RING + 2L * (at & mask));
+        if (head > mask) {
+            return breakQueue("available descriptor %d, the limit is %d".formatted(head, mask));
+        }
+        if (inflight != null) {
+            inflight.took(head);
+        }
+        return take(chain, head);
+    }
+
+    private boolean take(RingChain chain, int head) {
+        long descriptor = descriptors + (long) head * Descriptor.BYTES;
+        long handle = RingMemory.get64(descriptor);
+        long word = RingMemory.get64(descriptor + SplitRing.DESCRIPTOR_WORD);
+        long length = word & 0xFFFFFFFFL;
+        int flags = (int) (word >>> 32);
+        if ((flags & (Descriptor.NEXT | Descriptor.INDIRECT)) == 0 && sane(handle, length)) {
+            boolean write = (flags & Descriptor.WRITE) != 0;
+            long address = memory.translate(handle, length, write);
+            if (address != DriverMemory.FAULT) {
+                chain.only(head, address, length, write);
+                return true;
+            }
+        }
+        chain.reset(head);
+        chain.open = walk(chain, handle, word);
+        return chain.open;
+    }
+
+    /** Looks for available buffers; false when there are none. */
+    private boolean refresh() {
+        int now = RingMemory.getAcquire16(available + SplitRing.IDX);
+        int ready = now - nextAvailable & 0xFFFF;
+        if (ready > size) {
+            return breakQueue(
+                    "the available index jumped by %d, the limit is %d".formatted(ready, size));
+        }
+        availableSeen = now;
+        return ready != 0;
+    }
+
+    private boolean walk(RingChain chain, long handle, long word) {
+        int flags = (int) (word >>> 32) & 0xFFFF;
+        for (int count = 1; ; count++) {
+            if ((flags & Descriptor.INDIRECT) != 0) {
+                return walkTable(chain, handle, word & 0xFFFFFFFFL, flags);
+            }
+            if (!element(chain, handle, word & 0xFFFFFFFFL, (flags & Descriptor.WRITE) != 0)) {
+                return false;
+            }
+            if ((flags & Descriptor.NEXT) == 0) {
+                return true;
+            }
+            int next = (int) (word >>> 48);
+            if (next >= size) {
+                return breakQueue("next descriptor %d, the limit is %d".formatted(next, size - 1));
+            }
+            if (count == size) {
+                return breakQueue(
+                        "chain of more than %d descriptors, which is the limit".formatted(size));
+            }
+            long descriptor = descriptors + (long) next * Descriptor.BYTES;
+            handle = RingMemory.get64(descriptor);
+            word = RingMemory.get64(descriptor + SplitRing.DESCRIPTOR_WORD);
+            flags = (int) (word >>> 32) & 0xFFFF;
+        }
+    }
+
+    private boolean walkTable(RingChain chain, long table, long bytes, int tableFlags) {
+        if ((tableFlags & Descriptor.NEXT) != 0) {
+            return breakQueue("a descriptor with both INDIRECT and NEXT");
+        }
+        if (!table(table, bytes)) {
+            return false;
+        }
+        long entries = bytes / Descriptor.BYTES;
+        long whole = memory.translate(table, bytes, false);
+        int at = 0;
+        for (int count = 1; ; count++) {
+            long offset = (long) at * Descriptor.BYTES;
+            long descriptor =
+                    whole != DriverMemory.FAULT
+                            ? whole + offset
+                            : memory.translate(table + offset, Descriptor.BYTES, false);
+            if (descriptor == DriverMemory.FAULT) {
+                return fault(table + offset, Descriptor.BYTES, false);
+            }
+            long handle = RingMemory.get64(descriptor);
+            long word = RingMemory.get64(descriptor + SplitRing.DESCRIPTOR_WORD);
+            int flags = (int) (word >>> 32) & 0xFFFF;
+            if ((flags & Descriptor.INDIRECT) != 0) {
+                return breakQueue("an indirect descriptor within an indirect table");
+            }
+            if (!element(chain, handle, word & 0xFFFFFFFFL, (flags & Descriptor.WRITE) != 0)) {
+                return false;
+            }
+            if ((flags & Descriptor.NEXT) == 0) {
+                return true;
+            }
+            at = (int) (word >>> 48);
+            if (at >= entries) {
+                return breakQueue(
+                        "next descriptor %d in an indirect table, the limit is %d"
+                                .formatted(at, entries - 1));
+            }
+            if (count == entries) {
+                return breakQueue(
+                        "indirect chain of more than %d descriptors, which is the limit"
+                                .formatted(entries));
+            }
+        }
+    }
+
+    @Override
+    public void complete(Chain done, long written) {
+        RingChain chain = (RingChain) done;
+        close(chain, written);
+        if (!serving) {
+            return;
+        }
+        int head = chain.id;
+        RingMemory.set64(
+                usedRing + SplitRing.RING + 8L * (used & mask),
+                head | Math.min(written, 0xFFFFFFFFL) << 32);
+        if (inflight != null) {
+            inflight.using(head);
+        }
+        used = used + 1 & 0xFFFF;
+        RingMemory.setRelease16(usedRing + SplitRing.IDX, used);
+        if (inflight != null) {
+            inflight.used(head, used);
+        }
+    }
+
+    @Override
+    public void notifyDriver() {
+        int old = notified;
+        int now = used;
+        if (now == old && !notifyAnyway || !serving) {
+            return;
+        }
+        notified = now;
+        // The index must be visible before the wish to be interrupted is read.
+        VarHandle.fullFence();
+        boolean wanted;
+        if (eventIdx) {
+            int event = RingMemory.getOpaque16(available + SplitRing.usedEvent(size));
+            wanted = notifyAnyway || SplitRing.needEvent(event, now, old);
+        } else {
+            int flags = RingMemory.getOpaque16(available + SplitRing.FLAGS);
+            wanted = (flags & SplitRing.NO_INTERRUPT) == 0;
+        }
+        notifyAnyway = false;
+        if (wanted) {
+            interrupt();
+        }
+    }
+
+    @Override
+    void suppress() {
+        if (!eventIdx) {
+            RingMemory.setOpaque16(usedRing + SplitRing.FLAGS, SplitRing.NO_NOTIFY);
+        }
+        refresh();
+    }
+
+    @Override
+    boolean awaitNotification() {
+        int seen = availableSeen;
+        if (eventIdx) {
+            RingMemory.setOpaque16(usedRing + SplitRing.availEvent(size), seen);
+        } else {
+            RingMemory.setOpaque16(usedRing + SplitRing.FLAGS, 0);
+        }
+        // The wish to be notified must be visible before the index is read again.
+        VarHandle.fullFence();
+        return refresh() && availableSeen != seen;
+    }
+}

@@ -1,0 +1,466 @@
+package virtio.ring.queue;
+
+import virtio.api.Features;
+import virtio.api.QueueRequest;
+import virtio.api.ScatterList;
+import virtio.api.VirtioException;
+import virtio.api.map.CoherentMemory;
+import virtio.api.map.DeviceMapping;
+import virtio.api.map.MapOps;
+import virtio.api.status.QueueSnapshot;
+import virtio.api.transport.QueueLayout;
+import virtio.api.transport.Transport;
+
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.lang.invoke.VarHandle;
+import java.nio.ByteOrder;
+
+/** The driver's end of a split virtqueue (virtio 2.7). */
+final class SplitDriverEnd extends DriverEnd {
+    private static final VarHandle CHECKED16 =
+            ValueLayout.JAVA_SHORT.withOrder(ByteOrder.LITTLE_ENDIAN).varHandle();
+
+    /** Used ring on lines of its own: the device writes it while the driver writes the rest. */
+    private static final long LINE_BYTES = 128;
+
+    // Indices count on for ever; the ring has their low 16 bits.
+    private long added;
+    private long published;
+    private long used;
+
+    /** Up to where the device has used buffers, as seen last. */
+    private long usedSeen;
+
+    private int mask;
+    private long descriptors;
+    private long available;
+    private long usedRing;
+
+    /** What {@code used_event} or the available ring's flags say now. */
+    private int usedEvent;
+
+    private boolean suppressed;
+
+    private long addedBefore;
+    private long usedBefore;
+    private QueueLayout layout;
+
+    SplitDriverEnd(
+            int index,
+            QueueRequest request,
+            int size,
+            Features features,
+            DeviceMapping mapping,
+            Transport transport,
+            BrokenListener listener)
+            throws VirtioException {
+        super(index, request, size, features, mapping, transport, listener);
+    }
+
+    @Override
+    public QueueLayout layout() {
+        return layout;
+    }
+
+    private static long usedOffset(int size) {
+        long end = SplitRing.descriptorBytes(size) + SplitRing.availableBytes(size);
+        return (end + LINE_BYTES - 1) & -LINE_BYTES;
+    }
+
+    @Override
+    long ringBytes(int size) {
+        return usedOffset(size) + SplitRing.usedBytes(size);
+    }
+
+    @Override
+    void checkSize(int size) {
+        if (size < 1 || size > SplitRing.MAX_SIZE || Integer.bitCount(size) != 1) {
+            throw new IllegalArgumentException(
+                    "%s: %d descriptors, a split queue has a power of two from 1 to %d"
+                            .formatted(this, size, SplitRing.MAX_SIZE));
+        }
+    }
+
+    @Override
+    void initialise(CoherentMemory memory) {
+        added = 0;
+        published = 0;
+        used = 0;
+        usedSeen = 0;
+        mask = size - 1;
+        long availableOffset = SplitRing.descriptorBytes(size);
+        long base = memory.segment().address();
+        descriptors = base;
+        available = base + availableOffset;
+        usedRing = base + usedOffset(size);
+        layout =
+                new QueueLayout(
+                        size,
+                        memory.mapHandle(),
+                        memory.mapHandle() + availableOffset,
+                        memory.mapHandle() + usedOffset(size));
+        suppressed = false;
+        usedEvent = 0;
+        if (!callbacks) {
+            if (eventIdx) {
+                usedEvent = 0xFFFF;
+                RingMemory.setOpaque16(available + SplitRing.usedEvent(size), usedEvent);
+            } else {
+                suppressed = true;
+                RingMemory.setOpaque16(available + SplitRing.FLAGS, SplitRing.NO_INTERRUPT);
+            }
+        }
+    }
+
+    @Override
+    public boolean add(ScatterList buffers, long token) {
+        int count = buffers.count();
+        if (count != 1 || token == NONE) {
+            return addMany(buffers, count, token);
+        }
+        MemorySegment segment = buffers.segment(0);
+        long offset = buffers.offset(0);
+        int length = buffers.length(0);
+        checkOne(segment, offset, length);
+        if (free == 0 || broken != null) {
+            return false;
+        }
+        boolean write = buffers.outCount() == 0;
+        long handle = map(segment, offset, length, write);
+        int head = freeIds[free - 1];
+        int at = head << SHADOW_SHIFT;
+        long[] shadow = this.shadow;
+        long state = HELD | (write ? length : 0);
+        if (segment != null) {
+            if (handle == MapOps.MAPPING_ERROR) {
+                return false;
+            }
+            state |= MAPPED;
+            shadow[at + HANDLE] = handle;
+            shadow[at + ELEMENT] = length | MAPPED | (write ? FROM_DEVICE : 0);
+        }
+        free--;
+        shadow[at + STATE] = state;
+        shadow[at + TOKEN] = token;
+        long descriptor = descriptors + (long) head * Descriptor.BYTES;
+        RingMemory.set64(descriptor, handle);
+        RingMemory.set64(
+                descriptor + SplitRing.DESCRIPTOR_WORD,
+                length | (write ? (long) Descriptor.WRITE << 32 : 0));
+        RingMemory.set16(available + SplitRing.RING + 2 * (added & mask), head);
+        added++;
+        return true;
+    }
+
+    private boolean addMany(ScatterList buffers, int count, long token) {
+        long writable = checkMany(buffers, count, token);
+        if (free == 0 || broken != null) {
+            return false;
+        }
+        // A table costs the device one more cache line and translation, a chain the ring's room: as
+        // long as half of the ring stays free, the chain is the faster one.
+        if (indirect != null && count > free - size / 2) {
+            IndirectTables.Table table = indirect.take(count);
+            if (table != null) {
+                return addIndirect(buffers, table, writable, token);
+            }
+        }
+        return count <= free && addDirect(buffers, count, writable, token);
+    }
+
+    private boolean addDirect(ScatterList buffers, int count, long writable, long token) {
+        int outCount = buffers.outCount();
+        int id = freeIds[free - 1];
+        long[] shadow = this.shadow;
+        long mapped = 0;
+        int done = 0;
+        try {
+            for (; done < count; done++) {
+                boolean write = done >= outCount;
+                MemorySegment segment = buffers.segment(done);
+                int length = buffers.length(done);
+                long handle = map(segment, buffers.offset(done), length, write);
+                long element = length | (write ? FROM_DEVICE : 0);
+                if (segment != null) {
+                    if (handle == MapOps.MAPPING_ERROR) {
+                        break;
+                    }
+                    element |= MAPPED;
+                    mapped = MAPPED;
+                }
+                int at = id << SHADOW_SHIFT;
+                shadow[at + HANDLE] = handle;
+                shadow[at + ELEMENT] = element;
+                boolean last = done == count - 1;
+                int following = last ? 0 : freeIds[free - 2 - done];
+                shadow[at + STATE] = link(following);
+                int flags = (write ? Descriptor.WRITE : 0) | (last ? 0 : Descriptor.NEXT);
+                long descriptor = descriptors + (long) id * Descriptor.BYTES;
+                RingMemory.set64(descriptor, handle);
+                RingMemory.set64(
+                        descriptor + SplitRing.DESCRIPTOR_WORD,
+                        length | (long) flags << 32 | (long) following << 48);
+                id = following;
+            }
+        } finally {
+            if (done < count) {
+                while (done > 0) {
+                    int at = freeIds[free - done] << SHADOW_SHIFT;
+                    unmap(shadow[at + HANDLE], shadow[at + ELEMENT]);
+                    done--;
+                }
+            }
+        }
+        if (done < count) {
+            return false;
+        }
+        int head = freeIds[free - 1];
+        free -= count;
+        long chain = (long) (count - 1) << COUNT_SHIFT | shadow[(head << SHADOW_SHIFT) + STATE];
+        expose(head, HELD | mapped | chain | writable, token);
+        return true;
+    }
+
+    private boolean addIndirect(
+            ScatterList buffers, IndirectTables.Table table, long writable, long token) {
+        if (!map(buffers, table)) {
+            return false;
+        }
+        int count = table.count;
+        for (int i = 0; i < count; i++) {
+            long element = table.elements[i];
+            boolean last = i == count - 1;
+            int flags =
+                    ((element & FROM_DEVICE) != 0 ? Descriptor.WRITE : 0)
+                            | (last ? 0 : Descriptor.NEXT);
+            long link = last ? 0 : i + 1;
+            long descriptor = table.address + (long) i * Descriptor.BYTES;
+            RingMemory.set64(descriptor, table.handles[i]);
+            RingMemory.set64(
+                    descriptor + SplitRing.DESCRIPTOR_WORD,
+                    element & BYTES | (long) flags << 32 | link << 48);
+        }
+        int head = freeIds[free - 1];
+        long descriptor = descriptors + (long) head * Descriptor.BYTES;
+        RingMemory.set64(descriptor, table.mapHandle);
+        RingMemory.set64(
+                descriptor + SplitRing.DESCRIPTOR_WORD,
+                (long) count * Descriptor.BYTES | (long) Descriptor.INDIRECT << 32);
+        free--;
+        tables[head] = table;
+        expose(head, HELD | MAPPED | writable, token);
+        return true;
+    }
+
+    private void expose(int head, long state, long token) {
+        shadow[(head << SHADOW_SHIFT) + STATE] = state;
+        shadow[(head << SHADOW_SHIFT) + TOKEN] = token;
+        RingMemory.set16(available + SplitRing.RING + 2 * (added & mask), head);
+        added++;
+    }
+
+    @Override
+    public boolean kickPrepare() {
+        long old = published;
+        long now = added;
+        if (now == old || broken != null) {
+            return false;
+        }
+        if (suppressed == callbacks) {
+            syncCallbacks();
+        }
+        RingMemory.setRelease16(available + SplitRing.IDX, (int) now);
+        published = now;
+        // The index must be visible before the wish to be notified is read (DRV-SPLIT-026).
+        VarHandle.fullFence();
+        if (eventIdx) {
+            int event = RingMemory.getOpaque16(usedRing + SplitRing.availEvent(size));
+            return SplitRing.needEvent(event, (int) now, (int) old);
+        }
+        return (RingMemory.getOpaque16(usedRing + SplitRing.FLAGS) & SplitRing.NO_NOTIFY) == 0;
+    }
+
+    @Override
+    int notificationOffset() {
+        return (int) published & 0xFFFF;
+    }
+
+    @Override
+    public long get() {
+        if (used == usedSeen && !refresh() || broken != null) {
+            return NONE;
+        }
+        long element = RingMemory.get64(usedRing + SplitRing.RING + 8 * (used & mask));
+        int id = (int) element;
+        if (id < 0 || id > mask) {
+            return outOfRange(id);
+        }
+        int at = id << SHADOW_SHIFT;
+        long state = shadow[at + STATE];
+        long length = element >>> 32;
+        if (state >= 0 || length > (state & BYTES)) {
+            return notOffered(id, length, state);
+        }
+        usedLength = (int) length;
+        used++;
+        release(id, state);
+        return shadow[at + TOKEN];
+    }
+
+    @Override
+    public int get(long[] tokens, int[] usedLengths) {
+        if (used == usedSeen && !refresh() || broken != null) {
+            return 0;
+        }
+        int room = Math.min(tokens.length, usedLengths.length);
+        int limit = (int) Math.min(room, usedSeen - used);
+        long[] shadow = this.shadow;
+        long ring = usedRing + SplitRing.RING;
+        long first = used;
+        for (int i = 0; i < limit; i++) {
+            long element = RingMemory.get64(ring + 8 * (first + i & mask));
+            int id = (int) element;
+            int at = id << SHADOW_SHIFT;
+            long length = element >>> 32;
+            long state;
+            if (id < 0
+                    || id > mask
+                    || (state = shadow[at + STATE]) >= 0
+                    || length > (state & BYTES)) {
+                used = first + i;
+                get();
+                return i;
+            }
+            tokens[i] = shadow[at + TOKEN];
+            usedLengths[i] = (int) length;
+            release(id, state);
+        }
+        used = first + limit;
+        return limit;
+    }
+
+    private long outOfRange(int id) {
+        breakQueue(
+                "the device used descriptor %d, the limit is %d"
+                        .formatted(Integer.toUnsignedLong(id), size - 1));
+        return NONE;
+    }
+
+    private long notOffered(int id, long length, long state) {
+        breakQueue(
+                state >= 0
+                        ? "the device used descriptor %d, which is not outstanding".formatted(id)
+                        : "the device wrote %d bytes to the buffer of descriptor %d, the limit is %d"
+                                .formatted(length, id, state & BYTES));
+        return NONE;
+    }
+
+    /** Looks for used buffers; false when there are none. */
+    private boolean refresh() {
+        if (broken != null) {
+            return false;
+        }
+        syncCallbacks();
+        int ready = RingMemory.getAcquire16(usedRing + SplitRing.IDX) - (int) used & 0xFFFF;
+        if (ready > published - used) {
+            breakQueue(
+                    "the used index jumped by %d, the limit is %d outstanding"
+                            .formatted(ready, published - used));
+            return false;
+        }
+        usedSeen = used + ready;
+        return ready != 0;
+    }
+
+    /** Tells the device what disableCallback wished, or where the next interrupt is due. */
+    private void syncCallbacks() {
+        if (!eventIdx) {
+            if (suppressed == callbacks) {
+                suppressed = !callbacks;
+                RingMemory.setOpaque16(
+                        available + SplitRing.FLAGS, suppressed ? SplitRing.NO_INTERRUPT : 0);
+            }
+        } else if (callbacks && (short) (usedEvent - (int) used) < 0) {
+            // Passed already: without a new one no interrupt would follow when this finds nothing.
+            setUsedEvent((int) used);
+            VarHandle.fullFence();
+        }
+    }
+
+    private void setUsedEvent(int event) {
+        usedEvent = event & 0xFFFF;
+        RingMemory.setOpaque16(available + SplitRing.usedEvent(size), usedEvent);
+    }
+
+    @Override
+    public int enableCallbackPrepare() {
+        enable((int) used);
+        return (int) used & 0xFFFF;
+    }
+
+    @Override
+    public boolean poll(int prepared) {
+        if (broken != null) {
+            return false;
+        }
+        // The wish to be called must be visible before used buffers are looked for.
+        VarHandle.fullFence();
+        return RingMemory.getAcquire16(usedRing + SplitRing.IDX) != prepared;
+    }
+
+    @Override
+    public boolean enableCallbackDelayed() {
+        int most = (int) (published - used) * 3 / 4;
+        enable((int) used + most);
+        if (broken != null) {
+            return true;
+        }
+        VarHandle.fullFence();
+        int ready = RingMemory.getAcquire16(usedRing + SplitRing.IDX) - (int) used & 0xFFFF;
+        return ready <= most;
+    }
+
+    private void enable(int event) {
+        if (broken != null) {
+            return;
+        }
+        callbacks = true;
+        if (eventIdx) {
+            setUsedEvent(event);
+        } else {
+            suppressed = false;
+            RingMemory.setOpaque16(available + SplitRing.FLAGS, 0);
+        }
+    }
+
+    @Override
+    boolean moreUsed(MemorySegment ring) {
+        QueueLayout where = layout;
+        long at = where.deviceArea() - where.descriptorArea() + SplitRing.IDX;
+        return (short) CHECKED16.getAcquire(ring, at) != (short) used;
+    }
+
+    @Override
+    void carryCounts() {
+        addedBefore += added;
+        usedBefore += used;
+    }
+
+    @Override
+    QueueSnapshot snapshot(long interrupts, String broken) {
+        return new QueueSnapshot(
+                index,
+                name(),
+                "split",
+                size,
+                free,
+                (int) added & 0xFFFF,
+                (int) used & 0xFFFF,
+                addedBefore + added,
+                usedBefore + used,
+                notifications,
+                interrupts,
+                broken);
+    }
+}

@@ -1,0 +1,2 @@
+/** Virtqueues, both ends: the driver's and the device's. */
+package virtio.ring.queue;

@@ -1,0 +1,63 @@
+package virtio.ring.queue;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
+
+import virtio.api.Features;
+import virtio.api.ScatterList;
+import virtio.api.Virtqueue;
+import virtio.api.backend.Chain;
+
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.management.ManagementFactory;
+
+/** The steady state of both ends allocates nothing. */
+class AllocationTest {
+    private static final com.sun.management.ThreadMXBean THREADS =
+            (com.sun.management.ThreadMXBean) ManagementFactory.getThreadMXBean();
+
+    static Iterable<Features> features() {
+        return EndToEndTest.rings();
+    }
+
+    @ParameterizedTest
+    @MethodSource("features")
+    void nothingIsAllocated(Features features) throws Exception {
+        try (Arena arena = Arena.ofShared();
+                Rig rig = EndToEndTest.rig("copying", features).start(64)) {
+            MemorySegment memory = arena.allocate(256, 8);
+            MemorySegment copy = arena.allocate(64, 8);
+            ScatterList list = new ScatterList(4);
+            Chain chain = rig.device.newChain();
+            long[] tokens = new long[8];
+            int[] lengths = new int[8];
+            long least = Long.MAX_VALUE;
+            for (int round = 0; round < 200 && least > 0; round++) {
+                long before = THREADS.getCurrentThreadAllocatedBytes();
+                for (int i = 0; i < 500; i++) {
+                    rig.driver.add(list.clear().out(memory, 0, 16), 1);
+                    rig.driver.add(
+                            list.clear().out(memory, 0, 16).in(memory, 32, 8).in(memory, 64, 8), 2);
+                    rig.driver.kick();
+                    while (rig.device.next(chain)) {
+                        chain.read(0, copy, 0, 16);
+                        long written = chain.writableBytes();
+                        chain.write(0, copy, 0, written);
+                        rig.device.complete(chain, written);
+                    }
+                    rig.device.notifyDriver();
+                    if (!rig.driver.enableCallback()) {
+                        assertTrue(rig.driver.get() != Virtqueue.NONE);
+                        assertTrue(rig.driver.get(tokens, lengths) > 0);
+                    }
+                }
+                least = Math.min(least, THREADS.getCurrentThreadAllocatedBytes() - before);
+            }
+            assertEquals(0, least, "bytes in the best round of 500 batches");
+        }
+    }
+}

@@ -1,0 +1,2 @@
+/** Gogo commands, scope virtio. */
+package virtio.shell;
