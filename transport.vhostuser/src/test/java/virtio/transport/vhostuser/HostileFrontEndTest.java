@@ -364,7 +364,7 @@ class HostileFrontEndTest {
                 disk.write(0, MemorySegment.ofArray(new byte[512]));
                 long data = disk.ops.alloc(disk.transport.mapToken(0), 4096).mapHandle();
                 synchronized (device.gate) {
-                    disk.submit(1, 0, data, 512);
+                    disk.submit(TinyDisk.WRITE, 0, data, 512);
                     disk.transport.close();
                 }
                 disk.ops.free(disk.transport.mapToken(0), new CoherentMemory(null, data));

@@ -191,7 +191,7 @@ class LoopbackTest {
     void aBrokenQueueMeansThatTheDeviceNeedsReset() throws Exception {
         try (VhostUserExport _ = export();
                 TinyDisk disk = new TinyDisk(open())) {
-            disk.submit(0, 0, 4096, 512);
+            disk.submit(TinyDisk.READ, 0, 4096, 512);
             assertTrue(disk.configChanges.tryAcquire(10, TimeUnit.SECONDS));
             Peers.await(
                     "NEEDS_RESET",

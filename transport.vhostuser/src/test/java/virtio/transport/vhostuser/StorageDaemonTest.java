@@ -190,9 +190,14 @@ class StorageDaemonTest {
         try (TinyDisk disk = new TinyDisk(open())) {
             var token = disk.transport.mapToken(0);
             CoherentMemory buffer = disk.ops.alloc(token, 8192);
+            CoherentMemory id = disk.ops.alloc(token, 20);
             buffer.segment().fill((byte) 1);
-            disk.submit(0, 0, buffer.mapHandle(), 4096);
-            disk.submit(0, 8, buffer.mapHandle() + 4096, 4096);
+            disk.submit(TinyDisk.READ, 0, buffer.mapHandle(), 4096);
+            disk.submit(TinyDisk.READ, 8, buffer.mapHandle() + 4096, 4096);
+            // Answered at once, and taken from the ring after the two.
+            disk.submit(TinyDisk.GET_ID, 0, id.mapHandle(), 20);
+            disk.await();
+            assertEquals(1, disk.used());
             disk.transport.status(0);
             assertEquals(0, disk.transport.status());
             // Both have been written by now and nothing comes later.
@@ -203,6 +208,7 @@ class StorageDaemonTest {
             disk.start();
             disk.read(0, buffer.segment().asSlice(0, 512));
             disk.ops.free(token, buffer);
+            disk.ops.free(token, id);
         }
     }
 

@@ -22,6 +22,9 @@ import java.util.concurrent.TimeUnit;
  */
 final class TinyDisk implements Transport.Listener, AutoCloseable {
     static final int SIZE = 16;
+    static final int READ = 0;
+    static final int WRITE = 1;
+    static final int GET_ID = 8;
     private static final int AVAIL = 16 * SIZE;
     private static final int USED = 1024;
     private static final int HEADERS = 2048;
@@ -72,7 +75,7 @@ final class TinyDisk implements Transport.Listener, AutoCloseable {
         m.set(ValueLayout.JAVA_LONG_UNALIGNED, header + 8, sector);
         m.set(ValueLayout.JAVA_BYTE, header + 16, (byte) -1);
         descriptor(head, memory.mapHandle() + header, 16, 1, head + 1);
-        descriptor(head + 1, data, length, type == 0 ? 3 : 1, head + 2);
+        descriptor(head + 1, data, length, type == WRITE ? 1 : 3, head + 2);
         descriptor(head + 2, memory.mapHandle() + header + 16, 1, 2, 0);
         m.set(ValueLayout.JAVA_SHORT, AVAIL + 4 + 2L * (added % SIZE), (short) head);
         added++;
@@ -116,7 +119,7 @@ final class TinyDisk implements Transport.Listener, AutoCloseable {
         long size = into.byteSize();
         var token = transport.mapToken(0);
         long handle = ops.mapPage(token, into, 0, size, Direction.FROM_DEVICE, 0);
-        submit(0, sector, handle, (int) size);
+        submit(READ, sector, handle, (int) size);
         int status = await();
         ops.unmapPage(token, handle, size, Direction.FROM_DEVICE, 0);
         if (status != 0) {
@@ -129,7 +132,7 @@ final class TinyDisk implements Transport.Listener, AutoCloseable {
         long size = from.byteSize();
         var token = transport.mapToken(0);
         long handle = ops.mapPage(token, from, 0, size, Direction.TO_DEVICE, 0);
-        submit(1, sector, handle, (int) size);
+        submit(WRITE, sector, handle, (int) size);
         int status = await();
         ops.unmapPage(token, handle, size, Direction.TO_DEVICE, 0);
         if (status != 0) {
