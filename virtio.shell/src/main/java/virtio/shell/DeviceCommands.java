@@ -392,9 +392,7 @@ public final class DeviceCommands {
                 return device;
             }
         }
-        throw new VirtioException(
-                "no device %s, there are %s"
-                        .formatted(name, devices.stream().map(DeviceSnapshot::name).toList()));
+        throw Disks.missing("device", name, devices.stream().map(DeviceSnapshot::name).toList());
     }
 
     private static String names(DeviceSnapshot device) {

@@ -8,6 +8,7 @@ import org.osgi.service.component.annotations.ReferencePolicy;
 import virtio.api.VirtioException;
 import virtio.api.block.BlockDevice;
 
+import java.util.Collection;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.concurrent.ConcurrentHashMap;
@@ -44,10 +45,17 @@ public final class Disks {
     BlockDevice get(String name) throws VirtioException {
         BlockDevice disk = byName.get(name);
         if (disk == null) {
-            throw new VirtioException(
-                    "no disk %s, there are %s".formatted(name, new TreeMap<>(byName).keySet()));
+            throw missing("disk", name, new TreeMap<>(byName).keySet());
         }
         return disk;
+    }
+
+    /** The error for a name that is not among those there are. */
+    static VirtioException missing(String kind, String name, Collection<String> there) {
+        return new VirtioException(
+                there.isEmpty()
+                        ? "no %s %s: none is attached".formatted(kind, name)
+                        : "no %s %s, there is %s".formatted(kind, name, String.join(", ", there)));
     }
 
     /** The disk of that name, waited for. */
