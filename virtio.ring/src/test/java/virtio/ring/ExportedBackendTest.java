@@ -29,6 +29,7 @@ class ExportedBackendTest {
 
     @Test
     @Tag("DEV-CORE-004")
+    @Tag("DEV-CORE-006")
     @Tag("DEV-CORE-022")
     void offersWhatBackendAndRingCan() throws Exception {
         ExportedBackend device = new ExportedBackend("echo:1000", backend);

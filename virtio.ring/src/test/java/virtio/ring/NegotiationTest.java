@@ -17,6 +17,7 @@ import virtio.api.Features;
 import virtio.api.VirtioException;
 import virtio.api.status.DeviceSnapshot;
 
+import java.util.Collections;
 import java.util.List;
 
 /** The initialisation sequence, as the device sees it. */
@@ -34,7 +35,9 @@ class NegotiationTest {
     @Tag("DRV-CORE-001")
     @Tag("DRV-CORE-002")
     @Tag("DRV-CORE-018")
+    @Tag("DRV-CORE-020")
     @Tag("DRV-CORE-023")
+    @Tag("DRV-MMIO-020")
     void stepsFollowTheSpecification() throws Exception {
         try (Rig rig = Rig.complete()) {
             rig.bus.attach("loop:a", null);
@@ -43,6 +46,7 @@ class NegotiationTest {
             assertEquals(
                     List.of("startQueue", "ACKNOWLEDGE|DRIVER|FEATURES_OK|DRIVER_OK", "notify"),
                     rig.loop.journal.subList(5, 8));
+            assertEquals(1, Collections.frequency(rig.loop.journal, "accept"));
         }
     }
 
@@ -78,6 +82,7 @@ class NegotiationTest {
 
     @Test
     @Tag("DRV-CORE-005")
+    @Tag("DRV-CORE-007")
     @Tag("DRV-CORE-009")
     @Tag("DRV-CORE-032")
     @Tag("DRV-CORE-034")

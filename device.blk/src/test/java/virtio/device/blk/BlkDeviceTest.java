@@ -427,6 +427,18 @@ class BlkDeviceTest {
     }
 
     @Test
+    @Tag("DRV-CORE-012")
+    void fieldsOfFeaturesThatAreNotOfferedAreNotLookedAt() throws Exception {
+        int[] sizeMaxBlkSizeQueuesDiscard = {8, 20, 34, 36};
+        for (int offset : sizeMaxBlkSizeQueuesDiscard) {
+            fake.set32(offset, -1);
+        }
+        BlkDevice disk = probe();
+        assertEquals(512, disk.blockSize());
+        disk.write(0, memory(65536)).join();
+    }
+
+    @Test
     void sizeMaxOfZeroIsNoLimit() throws Exception {
         fake.features = fake.features.with(BlockFeature.SIZE_MAX);
         BlkDevice disk = probe();

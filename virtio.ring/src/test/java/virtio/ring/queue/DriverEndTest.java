@@ -53,6 +53,9 @@ class DriverEndTest {
     @MethodSource("features")
     @Tag("DRV-SPLIT-004")
     @Tag("DRV-SPLIT-008")
+    @Tag("DRV-PACKED-006")
+    @Tag("DRV-PACKED-007")
+    @Tag("DRV-PACKED-014")
     void misuseNamesValueAndLimit(Features features) throws Exception {
         start(features, 4);
         boolean indirect = features.has(Feature.INDIRECT_DESC);

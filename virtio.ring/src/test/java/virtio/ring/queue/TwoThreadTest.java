@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
@@ -56,6 +57,11 @@ class TwoThreadTest {
      */
     @ParameterizedTest
     @MethodSource("features")
+    @Tag("DRV-SPLIT-025")
+    @Tag("DRV-PACKED-011")
+    @Tag("DRV-PACKED-016")
+    @Tag("DEV-SPLIT-013")
+    @Tag("DEV-SPLIT-014")
     void polling(Features features) throws Exception {
         long total = 300_000;
         try (Arena arena = Arena.ofShared();
@@ -115,6 +121,8 @@ class TwoThreadTest {
      */
     @ParameterizedTest
     @MethodSource("features")
+    @Tag("DRV-SPLIT-026")
+    @Tag("DRV-PACKED-017")
     void sleeping(Features features) throws Exception {
         int total = 40_000;
         try (Arena arena = Arena.ofShared();
