@@ -34,6 +34,9 @@ final class Rig implements AutoCloseable, Transport, Export {
     Runnable onInterrupt = () -> interrupts++;
     Runnable onSchedule = () -> scheduled++;
 
+    /** Runs before the device's end is started. */
+    Runnable onStart = () -> {};
+
     QueueRequest.Callback callback = queue -> callbacks++;
 
     Rig(Mapped mapped, Features features) {
@@ -61,6 +64,7 @@ final class Rig implements AutoCloseable, Transport, Export {
 
     @Override
     public void startQueue(int queue, QueueLayout layout) throws VirtioException {
+        onStart.run();
         device = DeviceEnd.start(queue, layout, features, mapped.memory(), this);
     }
 
