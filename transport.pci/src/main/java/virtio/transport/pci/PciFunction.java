@@ -1,0 +1,66 @@
+package virtio.transport.pci;
+
+import virtio.api.VirtioException;
+
+/**
+ * One PCI function as the driver end reaches it: emulated here, handed out by VFIO elsewhere.
+ *
+ * <p>Accesses never fail: a function that is gone reads as all ones and ignores writes, as a bus
+ * does when a card is pulled. {@link #write} of notifications and reads of the interrupt status may
+ * be done by any thread at any time and allocate nothing, the rest by one thread at a time.
+ */
+interface PciFunction {
+    /** Most vectors that are asked for; further queues share. */
+    int MOST_VECTORS = 64;
+
+    /** What {@link Driver#interrupt} gets for the pin. */
+    int PIN = -1;
+
+    /** Reads 1, 2 or 4 bytes of configuration space, unsigned. */
+    int readConfig(int offset, int width);
+
+    /** Writes 1, 2 or 4 bytes of configuration space. */
+    void writeConfig(int offset, int width, int value);
+
+    /** Bytes of a BAR that can be accessed, 0 when there is none. */
+    long barBytes(int bar);
+
+    /** Reads 1, 2 or 4 bytes of a BAR in one access, unsigned, aligned and within the BAR. */
+    int read(int bar, long offset, int width);
+
+    /** Writes 1, 2 or 4 bytes of a BAR in one access; as {@link #read}. */
+    void write(int bar, long offset, int width, int value);
+
+    /**
+     * Has MSI-X vectors 0 to {@code vectors - 1} delivered to the driver from now on.
+     *
+     * @param vectors at least 1, within the table's size
+     * @return false when the platform cannot
+     */
+    boolean enableMsix(int vectors) throws VirtioException;
+
+    /** Has the interrupt pin delivered to the driver from now on; false when there is none. */
+    boolean enablePin() throws VirtioException;
+
+    /** Delivers nothing any more. */
+    void disableInterrupts();
+
+    /** Why the function does not answer any more, one sentence; null while it does. */
+    VirtioException gone();
+
+    /** Lets the driver go; the function can be taken by another. Idempotent. */
+    void detach(Driver driver);
+
+    /** Who has taken the function. */
+    interface Driver {
+        /**
+         * The device interrupted; never called by two threads at once for one vector.
+         *
+         * @param vector an MSI-X vector, or {@link #PIN}
+         */
+        void interrupt(int vector);
+
+        /** The function does not answer any more; see {@link PciFunction#gone}. */
+        void gone();
+    }
+}

@@ -1,0 +1,144 @@
+package virtio.transport.pci;
+
+import org.osgi.service.component.annotations.Activate;
+import org.osgi.service.component.annotations.Component;
+import org.osgi.service.component.annotations.Deactivate;
+import org.osgi.service.metatype.annotations.AttributeDefinition;
+import org.osgi.service.metatype.annotations.Designate;
+import org.osgi.service.metatype.annotations.ObjectClassDefinition;
+
+import virtio.api.VirtioException;
+import virtio.api.transport.Candidate;
+import virtio.api.transport.Export;
+import virtio.api.transport.ExportedDevice;
+import virtio.api.transport.Exporter;
+import virtio.api.transport.Transport;
+import virtio.api.transport.TransportProvider;
+import virtio.api.transport.VirtioTransport;
+import virtio.linux.LinuxException;
+
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ConcurrentSkipListMap;
+
+/** Both ends of {@code pci:NAME}: the emulated functions of this container. */
+@VirtioTransport("pci")
+@Component
+@Designate(ocd = PciProvider.Config.class)
+public final class PciProvider implements TransportProvider, Exporter {
+    /** What an operator may set. */
+    @ObjectClassDefinition(name = "Virtio over PCI")
+    public @interface Config {
+        /** Megabytes of memory. */
+        @AttributeDefinition(
+                name = "Memory per device, in MiB",
+                description = "Coherent memory of an open device; a real one's is locked in memory.")
+        int coherentMebibytes() default 64;
+
+        /** Megabytes of bounce slots. */
+        @AttributeDefinition(
+                name = "Bounce memory per device, in MiB",
+                description =
+                        "Bounds the requests in flight whose buffers are not coherent memory.")
+        int bounceMebibytes() default 16;
+    }
+
+    private static final long MEBIBYTE = 1 << 20;
+
+    /** Most vectors that MSI-X has (4.1.5.1.2). */
+    private static final int MOST_VECTORS = 2048;
+
+    private final Map<String, EmulatedFunction> functions = new ConcurrentSkipListMap<>();
+    private final long coherentBytes;
+    private final long bounceBytes;
+
+    /**
+     * Without functions.
+     *
+     * @throws IllegalArgumentException when a size is not within 1 and 1024
+     */
+    @Activate
+    public PciProvider(Config config) {
+        this(config.coherentMebibytes(), config.bounceMebibytes());
+    }
+
+    PciProvider(int coherentMebibytes, int bounceMebibytes) {
+        coherentBytes = bytes("coherentMebibytes", coherentMebibytes);
+        bounceBytes = bytes("bounceMebibytes", bounceMebibytes);
+    }
+
+    private static long bytes(String option, int mebibytes) {
+        if (mebibytes < 1 || mebibytes > 1024) {
+            throw new IllegalArgumentException(
+                    "%s is %d, limits are 1 and 1024".formatted(option, mebibytes));
+        }
+        return mebibytes * MEBIBYTE;
+    }
+
+    @Override
+    public String name() {
+        return "pci";
+    }
+
+    @Override
+    public Export export(String address, ExportedDevice device) throws VirtioException {
+        if (address.isBlank()) {
+            throw new VirtioException("an emulated function needs a name, as pci:emu0");
+        }
+        int vectors = Math.min(device.queueCount() + 1, MOST_VECTORS);
+        EmulatedFunction function =
+                new EmulatedFunction(
+                        "pci:" + address, device, vectors, () -> functions.remove(address));
+        if (functions.putIfAbsent(address, function) != null) {
+            throw new VirtioException(
+                    "pci:%s is exported already: choose another name".formatted(address));
+        }
+        return function;
+    }
+
+    @Override
+    public List<Candidate> discover() {
+        List<Candidate> found = new ArrayList<>();
+        functions.forEach((address, function) -> found.add(candidate(address, function)));
+        return found;
+    }
+
+    private static Candidate candidate(String address, EmulatedFunction function) {
+        String driver = function.driver();
+        return new Candidate(
+                "pci:" + address,
+                function.description(),
+                driver == null ? null : driver + ": detach it there first");
+    }
+
+    @Override
+    public Transport open(String address) throws VirtioException {
+        EmulatedFunction function = functions.get(address);
+        if (function == null) {
+            throw new VirtioException(
+                    "pci:%s does not exist: export a device there first".formatted(address));
+        }
+        EmulatedMemory memory;
+        try {
+            memory = EmulatedMemory.create(address, coherentBytes + bounceBytes, bounceBytes);
+        } catch (LinuxException e) {
+            throw new VirtioException("no memory for pci:" + address + ": " + e.getMessage(), e);
+        }
+        PciTransport transport = new PciTransport("pci:" + address, function, memory);
+        try {
+            function.attach(transport, memory);
+            transport.start();
+            return transport;
+        } catch (VirtioException | RuntimeException e) {
+            transport.close();
+            throw e;
+        }
+    }
+
+    /** Withdraws all functions. */
+    @Deactivate
+    void close() {
+        functions.values().forEach(EmulatedFunction::close);
+    }
+}

@@ -1,0 +1,2 @@
+/** Virtio over PCI. */
+package virtio.transport.pci;
