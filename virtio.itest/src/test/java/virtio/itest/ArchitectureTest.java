@@ -61,6 +61,7 @@ class ArchitectureTest {
                             "virtio.tck", List.of(API),
                             "virtio.ring", List.of(API, LINUX),
                             "transport.mmio", List.of(API, LINUX),
+                            "transport.pci", List.of(API, LINUX),
                             "transport.vhostuser", List.of(API, LINUX),
                             "backend.blk", List.of(API),
                             "device.blk", List.of(API),

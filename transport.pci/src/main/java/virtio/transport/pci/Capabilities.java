@@ -149,8 +149,12 @@ record Capabilities(
                         : PciRegisters.CAP_BYTES;
         int length = walk.read8(at + PciRegisters.CAP_LEN);
         if (length < wanted || at + length > PciRegisters.CONFIG_BYTES) {
-            pass(walk, type, at, "a length of %d, limits are %d and %d"
-                    .formatted(length, wanted, PciRegisters.CONFIG_BYTES - at));
+            pass(
+                    walk,
+                    type,
+                    at,
+                    "a length of %d, limits are %d and %d"
+                            .formatted(length, wanted, PciRegisters.CONFIG_BYTES - at));
             return;
         }
         int bar = walk.read8(at + PciRegisters.CAP_BAR);
@@ -161,13 +165,17 @@ record Capabilities(
         } else if (walk.function.barBytes(bar) == 0) {
             pass(walk, type, at, "BAR %d, which cannot be mapped".formatted(bar));
         } else if (offset + bytes > walk.function.barBytes(bar)) {
-            pass(walk, type, at, "bytes %d to %d of BAR %d, which has %d"
-                    .formatted(offset, offset + bytes - 1, bar, walk.function.barBytes(bar)));
+            pass(
+                    walk,
+                    type,
+                    at,
+                    "bytes %d to %d of BAR %d, which has %d"
+                            .formatted(
+                                    offset, offset + bytes - 1, bar, walk.function.barBytes(bar)));
         } else if (bytes < least(type)) {
             pass(walk, type, at, "%d bytes, the least is %d".formatted(bytes, least(type)));
         } else if (offset % alignment(type) != 0) {
-            pass(walk, type, at, "offset %d, no multiple of %d"
-                    .formatted(offset, alignment(type)));
+            pass(walk, type, at, "offset %d, no multiple of %d".formatted(offset, alignment(type)));
         } else if (walk.found[type] == null) {
             walk.found[type] = new Structure(bar, offset, bytes);
             if (type == PciRegisters.TYPE_NOTIFY) {

@@ -16,10 +16,10 @@ import java.util.concurrent.atomic.AtomicInteger;
 /**
  * The device end: a function in software, in the same process as its driver.
  *
- * <p>A ready queue has a thread of its own, which runs the backend and, as an interrupt has no other
- * processor to go to, the driver's interrupt handler. Calls of the device are serialised by this
- * object's lock; registers that say how things stand are read without it, so that a reset that takes
- * its time can be watched.
+ * <p>A ready queue has a thread of its own, which runs the backend and, as an interrupt has no
+ * other processor to go to, the driver's interrupt handler. Calls of the device are serialised by
+ * this object's lock; registers that say how things stand are read without it, so that a reset that
+ * takes its time can be watched.
  */
 final class EmulatedFunction implements PciFunction, Export {
     /** What the function itself offers. */
@@ -44,7 +44,9 @@ final class EmulatedFunction implements PciFunction, Export {
     private final MsixTable msix;
     private final EmulatedConfig config;
 
-    /** Device status, and the interrupt status from bit 8: one word, so that a reset clears both. */
+    /**
+     * Device status, and the interrupt status from bit 8: one word, so that a reset clears both.
+     */
     private final AtomicInteger state = new AtomicInteger();
 
     private final int[] driverFeatures = new int[PciRegisters.FEATURE_WORDS];
@@ -107,8 +109,7 @@ final class EmulatedFunction implements PciFunction, Export {
             throw gone;
         }
         if (driver != null) {
-            throw new VirtioException(
-                    "%s is %s: detach it there first".formatted(where, driver()));
+            throw new VirtioException("%s is %s: detach it there first".formatted(where, driver()));
         }
         region.hold();
         memory = region;

@@ -43,8 +43,7 @@ final class EmulatedMemory extends PciMemory implements DriverMemory {
                 (1L + Integer.remainderUnsigned(OPENED.getAndIncrement(), SPACES)) << SPACE_SHIFT;
         SharedMemory shared = SharedMemory.create("virtio-pci-" + name, sizeBytes);
         try {
-            return new EmulatedMemory(
-                    shared, new RegionPool(shared.segment(), base, bounceBytes));
+            return new EmulatedMemory(shared, new RegionPool(shared.segment(), base, bounceBytes));
         } catch (RuntimeException e) {
             shared.close();
             throw e;

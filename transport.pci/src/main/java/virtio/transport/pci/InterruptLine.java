@@ -3,8 +3,8 @@ package virtio.transport.pci;
 import java.util.concurrent.locks.ReentrantLock;
 
 /**
- * One vector of an emulated function, or its pin: the thread that raises it runs the driver's handler,
- * one at a time.
+ * One vector of an emulated function, or its pin: the thread that raises it runs the driver's
+ * handler, one at a time.
  */
 final class InterruptLine {
     private final int vector;

@@ -33,7 +33,8 @@ public final class PciProvider implements TransportProvider, Exporter {
         /** Megabytes of memory. */
         @AttributeDefinition(
                 name = "Memory per device, in MiB",
-                description = "Coherent memory of an open device; a real one's is locked in memory.")
+                description =
+                        "Coherent memory of an open device; a real one's is locked in memory.")
         int coherentMebibytes() default 64;
 
         /** Megabytes of bounce slots. */

@@ -54,7 +54,9 @@ final class PciTransport implements Transport, PciFunction.Driver {
         this.memory = memory;
     }
 
-    /** The device type of what is there, by its identity (4.1.2); -1 when it is no virtio device. */
+    /**
+     * The device type of what is there, by its identity (4.1.2); -1 when it is no virtio device.
+     */
     static int deviceType(int vendor, int id, int subsystem) {
         if (vendor != PciRegisters.VENDOR
                 || id < PciRegisters.TRANSITIONAL_FIRST

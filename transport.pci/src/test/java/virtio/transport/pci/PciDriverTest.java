@@ -181,9 +181,7 @@ class PciDriverTest {
             int before = function.readConfig(change[0], change[1]);
             function.show(change[0], change[1], change[2]);
             String message =
-                    assertThrows(
-                                    VirtioException.class,
-                                    () -> Capabilities.of("pci:test", function))
+                    assertThrows(VirtioException.class, () -> Capabilities.of("pci:test", function))
                             .getMessage();
             assertTrue(message.contains("common configuration"), message);
             function.show(change[0], change[1], before);
@@ -476,8 +474,7 @@ class PciDriverTest {
             PciTransport other = new PciTransport("pci:test", function, translated);
             other.start();
             assertTrue(other.offered().has(Feature.ACCESS_PLATFORM));
-            assertThrows(
-                    VirtioException.class, () -> other.accept(Features.of(Feature.VERSION_1)));
+            assertThrows(VirtioException.class, () -> other.accept(Features.of(Feature.VERSION_1)));
             other.accept(Features.of(Feature.VERSION_1, Feature.ACCESS_PLATFORM));
             function.lie(4, 4, 1);
             String message = assertThrows(VirtioException.class, other::offered).getMessage();
