@@ -23,6 +23,9 @@ public final class FileDescriptor implements AutoCloseable {
     public static final int O_RDWR = 2;
     public static final int O_NONBLOCK = 0x800;
 
+    /** Mappings of device memory are not cached. */
+    public static final int O_SYNC = 0x101000;
+
     /** Poll and epoll event: there is something to read, or to accept. */
     public static final int IN = 0x1;
 
