@@ -11,6 +11,9 @@ public final class Main {
                      4 KiB random reads from qemu-storage-daemon over vhost-user, against libblkio
                    virtio bench swap [--swaps=100] [--iodepth=16]
                      pause of a swap under load, between mmio and vhost-user to a second process
+                   virtio bench ring [--layout=split,packed] [--workload=poll,event,burst,inorder,map]
+                            [--forks=10] [--iterations=200] [--batch=32]
+                     both ends of a virtqueue against C compiled on this machine, by gcc
                    virtio bench start [--rounds=10]
                      time to the first completed read of a new container, and its resident memory
             each with [--json]
@@ -42,6 +45,7 @@ public final class Main {
         String[] rest = args.length == 0 ? args : Arrays.copyOfRange(args, 1, args.length);
         switch (args.length == 0 ? "" : args[0]) {
             case "blk" -> BlkBench.run(new Options(BlkBench.DEFAULTS, rest));
+            case "ring" -> RingBench.run(new Options(RingBench.DEFAULTS, rest));
             case "swap" -> SwapBench.run(new Options(SwapBench.DEFAULTS, rest));
             case "start" -> StartBench.run(new Options(StartBench.DEFAULTS, rest));
             case "-h", "--help" -> System.out.print(USAGE);

@@ -1,0 +1,312 @@
+package virtio.bench;
+
+import virtio.api.Features;
+import virtio.api.QueueRequest;
+import virtio.api.ScatterList;
+import virtio.api.VirtioException;
+import virtio.api.Virtqueue;
+import virtio.api.backend.Backend;
+import virtio.api.backend.Chain;
+import virtio.api.backend.DeviceQueue;
+import virtio.api.map.DeviceMapping;
+import virtio.api.map.IdentityMapOps;
+import virtio.api.map.MapOps;
+import virtio.api.map.MapToken;
+import virtio.api.transport.DriverMemory;
+import virtio.api.transport.Export;
+import virtio.api.transport.QueueLayout;
+import virtio.ring.queue.DeviceEnd;
+import virtio.ring.queue.DriverEnd;
+
+/** The platform's own ends of rings, and the loops that use them as those of ring_twin.c do. */
+final class RingEnds {
+    private static final int BUFFER_BYTES = 64;
+
+    private RingEnds() {}
+
+    /** A driver's end, of a ring in the memory of its own token. */
+    static DriverEnd driver(RingWay way) throws VirtioException {
+        return driver(way, new IdentityMapOps(), IdentityMapOps.token(1 << 20, 1 << 20));
+    }
+
+    static DriverEnd driver(RingWay way, MapOps ops, MapToken token) throws VirtioException {
+        // With a callback the driver asks for interrupts, without one it polls.
+        QueueRequest.Callback callback = way.event() ? queue -> {} : null;
+        return DriverEnd.create(
+                0,
+                new QueueRequest("ring", RingWay.SIZE, callback),
+                RingWay.SIZE,
+                way.features(),
+                new DeviceMapping(ops, token),
+                null,
+                (queue, reason) -> {
+                    throw new IllegalStateException(reason);
+                });
+    }
+
+    static DeviceEnd device(RingWay way, QueueLayout layout) throws VirtioException {
+        return DeviceEnd.start(0, layout, way.features(), new Region(4096, 1L << 47), new Nobody());
+    }
+
+    /** The driver's loop, in a thread of its own. */
+    static final class Driving {
+        private final DriverEnd driver;
+        private final int batch;
+        private final boolean burst;
+        private final ScatterList list = new ScatterList(1);
+        private final long[] tokens;
+        private final int[] lengths;
+
+        Driving(RingWay way, DriverEnd driver, int batch, long buffer) {
+            this.driver = driver;
+            this.batch = way.event() ? 1 : batch;
+            burst = way.burst();
+            list.outMapped(buffer, BUFFER_BYTES);
+            tokens = new long[batch];
+            lengths = new int[batch];
+        }
+
+        /** Has so many buffers used; how many notifications the device wanted. */
+        long run(int buffers) {
+            int started = 0;
+            int completed = 0;
+            int kicks = 0;
+            while (completed < buffers) {
+                int room = Math.min(batch, buffers - started);
+                int added = 0;
+                while (added < room && driver.add(list, started + added)) {
+                    added++;
+                }
+                if (added > 0 && driver.kickPrepare()) {
+                    kicks++;
+                }
+                started += added;
+                int got = burst ? getBursts() : getAll();
+                completed += got;
+                if (got == 0 && added == 0) {
+                    check();
+                    Thread.onSpinWait();
+                }
+            }
+            return kicks;
+        }
+
+        private int getAll() {
+            int got = 0;
+            while (driver.get() != Virtqueue.NONE) {
+                got++;
+            }
+            return got;
+        }
+
+        private int getBursts() {
+            int got = 0;
+            for (int count = driver.get(tokens, lengths);
+                    count > 0;
+                    count = driver.get(tokens, lengths)) {
+                got += count;
+            }
+            return got;
+        }
+
+        private void check() {
+            if (driver.broken() != null) {
+                throw new IllegalStateException(driver.broken());
+            }
+        }
+    }
+
+    /** The device's loop, in a thread of its own. */
+    static final class Serving implements Backend {
+        private final DeviceEnd device;
+        private final Chain chain;
+        private final boolean event;
+        private int done;
+
+        Serving(RingWay way, DeviceEnd device) {
+            this.device = device;
+            chain = device.newChain();
+            event = way.event();
+        }
+
+        /** Uses so many buffers. */
+        long run(int buffers) {
+            done = 0;
+            while (done < buffers) {
+                if (!turn()) {
+                    if (device.broken() != null) {
+                        throw new IllegalStateException(device.broken());
+                    }
+                    Thread.onSpinWait();
+                }
+            }
+            return done;
+        }
+
+        /** Uses what is available; false when nothing is. */
+        boolean turn() {
+            if (!device.next(chain)) {
+                return false;
+            }
+            if (event) {
+                finishChecked();
+                // Goes on until nothing is left, and asks to be notified of more.
+                device.serve(this);
+            } else {
+                do {
+                    finish();
+                } while (device.next(chain));
+                device.notifyDriver();
+            }
+            return true;
+        }
+
+        @Override
+        public void process(DeviceQueue queue) {
+            while (device.next(chain)) {
+                finishChecked();
+            }
+        }
+
+        private void finish() {
+            device.complete(chain, 0);
+            done++;
+        }
+
+        private void finishChecked() {
+            device.complete(chain, 0);
+            device.notifyDriver();
+            done++;
+        }
+
+        @Override
+        public int deviceType() {
+            return 0;
+        }
+
+        @Override
+        public Features offered() {
+            return Features.of();
+        }
+
+        @Override
+        public int queueCount() {
+            return 1;
+        }
+
+        @Override
+        public int configSize() {
+            return 0;
+        }
+
+        @Override
+        public void readConfig(int offset, byte[] into) {}
+
+        @Override
+        public void writeConfig(int offset, byte[] from) {}
+
+        @Override
+        public void onConfigChange(Runnable listener) {}
+
+        @Override
+        public void accepted(Features features) {}
+
+        @Override
+        public void close() {}
+    }
+
+    /** Both ends in one thread, batch after batch. */
+    static final class Solo {
+        private final DriverEnd driver;
+        private final Serving serving;
+        private final int batch;
+        private final boolean burst;
+        private final boolean event;
+        private final ScatterList list;
+        private final long[] tokens;
+        private final int[] lengths;
+
+        Solo(RingWay way, DriverEnd driver, int batch, ScatterList list) throws VirtioException {
+            this.driver = driver;
+            this.batch = batch;
+            this.list = list;
+            serving = new Serving(way, device(way, driver.layout()));
+            burst = way.burst();
+            event = way.event();
+            tokens = new long[batch];
+            lengths = new int[batch];
+        }
+
+        /** With premapped buffers. */
+        Solo(RingWay way, int batch, long buffer) throws VirtioException {
+            this(way, driver(way), batch, new ScatterList(1).outMapped(buffer, BUFFER_BYTES));
+        }
+
+        /** Has so many buffers used, a multiple of the batch. */
+        long run(int buffers) {
+            int wanted = 0;
+            for (int done = 0; done < buffers; done += batch) {
+                for (int i = 0; i < batch; i++) {
+                    driver.add(list, i);
+                    if (event && driver.kickPrepare()) {
+                        wanted++;
+                    }
+                }
+                if (!event && driver.kickPrepare()) {
+                    wanted++;
+                }
+                serving.turn();
+                int got = burst ? driver.get(tokens, lengths) : getBatch();
+                if (got != batch) {
+                    throw new IllegalStateException(
+                            "%d used of %d: %s".formatted(got, batch, driver.broken()));
+                }
+            }
+            return wanted;
+        }
+
+        private int getBatch() {
+            int got = 0;
+            while (got < batch && driver.get() != Virtqueue.NONE) {
+                got++;
+            }
+            return got;
+        }
+    }
+
+    /** What the driver has shared: one region, in the same address space. */
+    private record Region(long start, long end) implements DriverMemory {
+        @Override
+        public long translate(long mapHandle, long length, boolean write) {
+            return mapHandle < start || length > end - mapHandle ? FAULT : mapHandle;
+        }
+
+        @Override
+        public long reach(long mapHandle, boolean write) {
+            return Math.max(0, end - mapHandle);
+        }
+    }
+
+    /** Both ends look by themselves: nobody needs to be told. */
+    private static final class Nobody implements Export {
+        @Override
+        public String driver() {
+            return null;
+        }
+
+        @Override
+        public void interrupt(int queue) {}
+
+        @Override
+        public void configChanged() {}
+
+        @Override
+        public void schedule(int queue) {}
+
+        @Override
+        public void queueBroken(int queue, String reason) {}
+
+        @Override
+        public void close() {}
+    }
+}
