@@ -28,7 +28,7 @@ final class RingBench {
                     "layout", "split,packed",
                     "workload", "poll,event,burst,inorder,map",
                     "forks", "10",
-                    "iterations", "200",
+                    "millis", "3000",
                     "batch", "32");
 
     private static final String MAP = "map";
@@ -53,7 +53,7 @@ final class RingBench {
     }
 
     private final int rounds;
-    private final int iterations;
+    private final int millis;
     private final int batch;
     private final List<Integer> processors;
     private final List<Fork> rings = new ArrayList<>();
@@ -61,7 +61,7 @@ final class RingBench {
 
     private RingBench(Options options) throws Exception {
         rounds = options.number("forks", 1000);
-        iterations = options.number("iterations", 100_000);
+        millis = options.number("millis", 3_600_000);
         batch = options.number("batch", RingWay.SIZE);
         processors = Machine.processors();
         if (processors.size() < 2) {
@@ -113,7 +113,7 @@ final class RingBench {
                                             RingMapping.class,
                                             way.layout(),
                                             batch,
-                                            iterations,
+                                            millis,
                                             segments,
                                             implementations,
                                             first)));
@@ -122,7 +122,9 @@ final class RingBench {
             return;
         }
         if (!way.known()) {
-            System.err.printf("%s %s: the ring does not know it%n", way.layout(), way.workload());
+            System.err.printf(
+                    "%s %s: not measured, the ring does not know it%n",
+                    way.layout(), way.workload());
             return;
         }
         List<String> command =
@@ -131,7 +133,7 @@ final class RingBench {
                         way.layout(),
                         way.workload(),
                         batch,
-                        iterations,
+                        millis,
                         first,
                         processors.get(1),
                         twin);
@@ -145,6 +147,8 @@ final class RingBench {
         List<String> command = new ArrayList<>();
         command.add(ProcessHandle.current().info().command().orElse("java"));
         command.addAll(ManagementFactory.getRuntimeMXBean().getInputArguments());
+        // Measured threads are confined and awake: the compiler would not get its turn.
+        command.add("-Xbatch");
         command.addAll(List.of("-cp", System.getProperty("java.class.path"), main.getName()));
         for (Object argument : arguments) {
             command.add(argument.toString());
@@ -172,7 +176,7 @@ final class RingBench {
 
     private void fill(Report report) {
         report.header(
-                "forks", "%d of %d rounds, batches of %d".formatted(rounds, iterations, batch));
+                "forks", "%d of %d ms, batches of %d".formatted(rounds, millis, batch));
         mappings.forEach(
                 (name, fork) -> {
                     Series nanos = fork.series("nanos");

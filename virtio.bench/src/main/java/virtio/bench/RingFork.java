@@ -18,6 +18,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
+import java.util.concurrent.locks.LockSupport;
 
 /**
  * One way to use a ring, in a JVM of its own so that profiles do not mix: rounds by Java, by C and
@@ -29,7 +30,13 @@ public final class RingFork {
     private static final int SOLO_BUFFERS = 65536;
     private static final int DUO_BUFFERS = 32768;
     private static final int PINGS = 200;
-    private static final int WARM_UP = 400;
+
+    // The compiler's thresholds are passed many times.
+    private static final int WARM_UP = 150;
+    private static final int WARM_UP_BUFFERS = 8192;
+
+    /** Even on a busy machine each fork has some. */
+    private static final int LEAST_ROUNDS = 20;
 
     private static final ThreadMXBean THREADS = (ThreadMXBean) ManagementFactory.getThreadMXBean();
 
@@ -51,7 +58,7 @@ public final class RingFork {
             this.buffers = buffers;
         }
 
-        void run() throws Throwable {
+        void run(int buffers) throws Throwable {
             long before = involuntary.run(0);
             if (device != null) {
                 other.begin(device, buffers);
@@ -145,7 +152,7 @@ public final class RingFork {
     }
 
     /**
-     * Arguments: layout, workload, batch, iterations, the two processors, our library, and Linux's
+     * Arguments: layout, workload, batch, milliseconds to measure, the two processors, our library, and Linux's
      * where there is one.
      */
     public static void main(String[] args) throws Throwable {
@@ -164,24 +171,26 @@ public final class RingFork {
         System.exit(0);
     }
 
-    private void measure(int iterations) throws Throwable {
+    private void measure(int millis) throws Throwable {
         MemorySegment line = Arena.global().allocate(128, 128);
         Kind ping = new Kind(twin.ping(line, 0), twin.ping(line, 1), PINGS);
         List<Kind> order = new ArrayList<>(kinds.values());
         Random random = new Random();
-        for (int i = -WARM_UP; i < iterations; i++) {
+        for (int i = 0; i < WARM_UP; i++) {
+            for (Kind kind : order) {
+                kind.run(WARM_UP_BUFFERS);
+            }
+        }
+        kinds.values().forEach(kind -> kind.bytes = kind.counted = 0);
+        long end = System.nanoTime() + millis * 1_000_000L;
+        for (int i = 0; i < LEAST_ROUNDS || System.nanoTime() < end; i++) {
             Collections.shuffle(order, random);
             for (Kind kind : order) {
-                kind.run();
+                kind.run(kind.buffers);
             }
             line.set(ValueLayout.JAVA_LONG, 0, 0);
-            ping.run();
-            if (i == -1) {
-                kinds.values().forEach(kind -> kind.bytes = kind.counted = 0);
-            }
-            if (i >= 0) {
-                note(ping);
-            }
+            ping.run(PINGS);
+            note(ping);
         }
     }
 
@@ -227,8 +236,10 @@ public final class RingFork {
         System.out.println("bytes " + (double) bytes / counted);
     }
 
-    /** The thread of the device's end: waits for its rounds awake. */
+    /** The thread of the device's end: awake between rounds that follow each other. */
     private static final class OtherThread extends Thread {
+        private static final int SPINS = 1000;
+
         private final RingTwin.Loop involuntary;
         private final int cpu;
         private RingTwin.Loop loop;
@@ -254,6 +265,7 @@ public final class RingFork {
             this.buffers = buffers;
             ready = false;
             turn++;
+            LockSupport.unpark(this);
             while (!ready) {
                 Thread.onSpinWait();
             }
@@ -275,8 +287,13 @@ public final class RingFork {
             try {
                 Linux.pin(cpu);
                 while (failure == null) {
-                    while ((turn & 1) == 0) {
-                        Thread.onSpinWait();
+                    for (int spins = 0; (turn & 1) == 0; spins++) {
+                        if (spins < SPINS) {
+                            Thread.onSpinWait();
+                        } else {
+                            // Rounds of one thread leave the other processor to who needs it.
+                            LockSupport.park();
+                        }
                     }
                     long before = involuntary.run(0);
                     ready = true;

@@ -20,7 +20,7 @@ import java.lang.reflect.Proxy;
 public final class RingMapping {
     private static final int BUFFERS = 65536;
     private static final int SEGMENT_BYTES = 64;
-    private static final int WARM_UP = 400;
+    private static final int WARM_UP = 100;
 
     private final int elements;
     private final ScatterList list;
@@ -36,7 +36,7 @@ public final class RingMapping {
     }
 
     /**
-     * Arguments: layout, batch, iterations, segments of a buffer, implementations of the operations
+     * Arguments: layout, batch, milliseconds, segments of a buffer, implementations of the operations
      * that the JVM has seen, processor.
      */
     public static void main(String[] args) throws Exception {
@@ -53,7 +53,8 @@ public final class RingMapping {
         }
         RingMapping mapping = new RingMapping(way, batch, elements, identity);
         Series cost = new Series();
-        for (int i = -WARM_UP; i < Integer.parseInt(args[2]); i++) {
+        long end = System.nanoTime() + Integer.parseInt(args[2]) * 1_000_000L;
+        for (int i = -WARM_UP; i < 0 || System.nanoTime() < end; i++) {
             boolean mappedFirst = (i & 1) == 0;
             double mapped = mappedFirst ? mapping.mapped() : 0;
             double wired = mapping.wired();
