@@ -175,8 +175,7 @@ final class RingBench {
     }
 
     private void fill(Report report) {
-        report.header(
-                "forks", "%d of %d ms, batches of %d".formatted(rounds, millis, batch));
+        report.header("forks", "%d of %d ms, batches of %d".formatted(rounds, millis, batch));
         mappings.forEach(
                 (name, fork) -> {
                     Series nanos = fork.series("nanos");

@@ -18,6 +18,8 @@ import virtio.api.transport.QueueLayout;
 import virtio.ring.queue.DeviceEnd;
 import virtio.ring.queue.DriverEnd;
 
+import java.lang.foreign.Arena;
+
 /** The platform's own ends of rings, and the loops that use them as those of ring_twin.c do. */
 final class RingEnds {
     private static final int BUFFER_BYTES = 64;
@@ -42,6 +44,12 @@ final class RingEnds {
                 (queue, reason) -> {
                     throw new IllegalStateException(reason);
                 });
+    }
+
+    /** A fresh ring as the platform's own driver's end has it: what the device writes apart. */
+    static QueueLayout memory(RingWay way) {
+        long at = Arena.global().allocate(3 * 4096, 4096).address();
+        return new QueueLayout(RingWay.SIZE, at, at + 4096, at + 4096 + (way.packed() ? 128 : 640));
     }
 
     static DeviceEnd device(RingWay way, QueueLayout layout) throws VirtioException {

@@ -95,7 +95,7 @@ public final class RingFork {
         involuntary = twin.involuntary();
         other = new OtherThread(involuntary, cpu);
         long buffer = Arena.global().allocate(4096, 4096).address();
-        QueueLayout ring = ring();
+        QueueLayout ring = RingEnds.memory(way);
         kinds.put(
                 "soloC",
                 new Kind(
@@ -104,7 +104,7 @@ public final class RingFork {
                         null,
                         SOLO_BUFFERS));
         kinds.put("soloJava", solo(new RingEnds.Solo(way, batch, buffer)));
-        ring = ring();
+        ring = RingEnds.memory(way);
         kinds.put(
                 "duoC",
                 duo(
@@ -123,7 +123,7 @@ public final class RingFork {
                 duo(
                         new RingEnds.Driving(way, driver, batch, buffer)::run,
                         twin.serve(way, twin.device(way, driver.layout()), batch)));
-        ring = ring();
+        ring = RingEnds.memory(way);
         kinds.put(
                 "javaDevice",
                 duo(
@@ -145,15 +145,9 @@ public final class RingFork {
         return new Kind(driver, device, DUO_BUFFERS);
     }
 
-    /** A fresh ring where the platform's own driver's end has it: what the device writes apart. */
-    private QueueLayout ring() {
-        long at = Arena.global().allocate(3 * 4096, 4096).address();
-        return new QueueLayout(RingWay.SIZE, at, at + 4096, at + 4096 + (way.packed() ? 128 : 640));
-    }
-
     /**
-     * Arguments: layout, workload, batch, milliseconds to measure, the two processors, our library, and Linux's
-     * where there is one.
+     * Arguments: layout, workload, batch, milliseconds to measure, the two processors, our library,
+     * and Linux's where there is one.
      */
     public static void main(String[] args) throws Throwable {
         RingWay way = new RingWay(args[0], args[1]);

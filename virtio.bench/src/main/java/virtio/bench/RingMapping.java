@@ -36,8 +36,8 @@ public final class RingMapping {
     }
 
     /**
-     * Arguments: layout, batch, milliseconds, segments of a buffer, implementations of the operations
-     * that the JVM has seen, processor.
+     * Arguments: layout, batch, milliseconds, segments of a buffer, implementations of the
+     * operations that the JVM has seen, processor.
      */
     public static void main(String[] args) throws Exception {
         RingWay way = new RingWay(args[0], "poll");
