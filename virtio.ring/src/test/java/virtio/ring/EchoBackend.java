@@ -48,6 +48,7 @@ final class EchoBackend implements Backend {
     private final AtomicInteger open;
     private final Set<Long> seen = new HashSet<>();
     private volatile Runnable listener;
+    volatile Features offered = Features.of(Feature.VERSION_1, 5, 9);
     volatile Features accepted;
     volatile boolean mute;
     volatile RuntimeException failure;
@@ -90,7 +91,7 @@ final class EchoBackend implements Backend {
 
     @Override
     public Features offered() {
-        return Features.of(Feature.VERSION_1, 5, 9);
+        return offered;
     }
 
     @Override

@@ -16,11 +16,13 @@ import virtio.api.Features;
 import virtio.api.VirtioException;
 import virtio.api.transport.ExportedDevice;
 import virtio.api.transport.QueueLayout;
+import virtio.ring.queue.DeviceEnd;
 
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.stream.IntStream;
 
 /** A backend as the device end of a transport sees it. */
 @Timeout(60)
@@ -40,8 +42,17 @@ class ExportedBackendTest {
                         Feature.INDIRECT_DESC,
                         Feature.EVENT_IDX,
                         Feature.VERSION_1,
+                        Feature.IN_ORDER,
                         Feature.RING_RESET),
                 device.offered());
+        // Whatever a backend claims: of the bits that are no device type's, what the ring has.
+        backend.offered = Features.of(IntStream.range(0, 192).toArray());
+        Features offered = new ExportedBackend("echo:1000", backend).offered();
+        for (int bit = 0; bit < 192; bit++) {
+            boolean ofDeviceType = bit < 24 || bit >= 50 && bit < 128;
+            assertEquals(
+                    ofDeviceType || DeviceEnd.FEATURES.has(bit), offered.has(bit), "bit " + bit);
+        }
     }
 
     @Test

@@ -16,9 +16,12 @@ import virtio.api.Feature;
 import virtio.api.Features;
 import virtio.api.VirtioException;
 import virtio.api.status.DeviceSnapshot;
+import virtio.ring.queue.DeviceEnd;
+import virtio.ring.queue.DriverEnd;
 
 import java.util.Collections;
 import java.util.List;
+import java.util.stream.IntStream;
 
 /** The initialisation sequence, as the device sees it. */
 @Timeout(60)
@@ -90,7 +93,7 @@ class NegotiationTest {
         try (Rig rig = Rig.complete()) {
             rig.driver.wanted = Features.of(9, 12, 24, 70, 127, 128, Feature.RING_PACKED);
             rig.loop.extraFeatures =
-                    Features.of(Feature.ACCESS_PLATFORM, 41, 45, 63, 70, 128, Feature.IN_ORDER);
+                    Features.of(Feature.ACCESS_PLATFORM, 41, 45, 63, 70, 128, Feature.SR_IOV);
             DeviceSnapshot device = rig.bus.attach("loop:a", null);
             assertEquals(
                     Features.of(
@@ -99,9 +102,33 @@ class NegotiationTest {
                             Feature.EVENT_IDX,
                             Feature.VERSION_1,
                             Feature.ACCESS_PLATFORM,
+                            Feature.IN_ORDER,
                             Feature.RING_RESET,
                             70),
                     device.accepted());
+        }
+    }
+
+    /** Bits that belong to no device type are accepted where the core implements them. */
+    @Test
+    @Tag("DRV-CORE-005")
+    void whatIsNotImplementedIsNotAccepted() throws Exception {
+        Features implemented = DriverEnd.FEATURES.with(Feature.ACCESS_PLATFORM);
+        for (int bit = 0; bit < 192; bit++) {
+            if (bit == Feature.RING_PACKED) {
+                // The loop's device end would have to know.
+                continue;
+            }
+            try (Rig rig = Rig.complete()) {
+                rig.driver.wanted = Features.of(IntStream.range(0, 192).toArray());
+                rig.loop.extraFeatures = Features.of(bit).andNot(DeviceEnd.FEATURES);
+                DeviceSnapshot device = rig.bus.attach("loop:a", null);
+                boolean ofDeviceType = bit < 24 || bit >= 50 && bit < 128;
+                assertEquals(
+                        ofDeviceType || implemented.has(bit),
+                        device.accepted().has(bit),
+                        "bit " + bit);
+            }
         }
     }
 

@@ -32,6 +32,7 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
                     Feature.INDIRECT_DESC,
                     Feature.EVENT_IDX,
                     Feature.VERSION_1,
+                    Feature.IN_ORDER,
                     Feature.RING_RESET);
 
     /** Most descriptors of a queue. */
@@ -59,6 +60,9 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
     final boolean indirect;
     final DriverMemory memory;
 
+    /** Null without IN_ORDER: buffers are used as they are completed. */
+    final Turns turns;
+
     /** False once broken, or stopped: the driver's memory may be gone. */
     boolean serving = true;
 
@@ -76,6 +80,7 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
         this.export = export;
         eventIdx = features.has(Feature.EVENT_IDX);
         indirect = features.has(Feature.INDIRECT_DESC);
+        turns = features.has(Feature.IN_ORDER) ? new Turns(Math.clamp(size, 0, MAX_SIZE)) : null;
     }
 
     /**
@@ -204,6 +209,27 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
             export.queueBroken(index, sentence);
         }
         return false;
+    }
+
+    /** Tells the driver of a used buffer, to which that many bytes were written. */
+    abstract void use(int id, int descriptors, long length);
+
+    /** With IN_ORDER: notes the turn of a buffer just taken; false when the queue broke. */
+    final boolean takeTurn(RingChain chain) {
+        if (turns.take(chain)) {
+            return true;
+        }
+        chain.open = false;
+        return breakQueue("%d buffers outstanding, the limit is %d".formatted(size + 1, size));
+    }
+
+    /** With IN_ORDER: uses all whose turn it is, now that this one is completed. */
+    final void useInTurn(RingChain chain, long length) {
+        turns.done(chain, length);
+        // Each gets an element of its own: drivers exist that look at every one of them.
+        while (turns.next()) {
+            use(turns.id(), turns.descriptors(), turns.length());
+        }
     }
 
     final RingChain open(Chain into) {

@@ -34,6 +34,7 @@ public abstract class DriverEnd extends Shadow implements Virtqueue {
                     Feature.EVENT_IDX,
                     Feature.VERSION_1,
                     Feature.RING_PACKED,
+                    Feature.IN_ORDER,
                     Feature.NOTIFICATION_DATA,
                     Feature.RING_RESET);
 
@@ -92,7 +93,7 @@ public abstract class DriverEnd extends Shadow implements Virtqueue {
             Transport transport,
             BrokenListener listener)
             throws VirtioException {
-        super(mapping, features.has(Feature.INDIRECT_DESC));
+        super(mapping, features.has(Feature.INDIRECT_DESC), features.has(Feature.IN_ORDER));
         this.index = index;
         this.request = request;
         this.features = features;
@@ -127,8 +128,17 @@ public abstract class DriverEnd extends Shadow implements Virtqueue {
             Transport transport,
             BrokenListener listener)
             throws VirtioException {
-        return features.has(Feature.RING_PACKED)
-                ? new PackedDriverEnd(index, request, size, features, mapping, transport, listener)
+        boolean inOrder = features.has(Feature.IN_ORDER);
+        if (features.has(Feature.RING_PACKED)) {
+            return inOrder
+                    ? new PackedInOrderDriverEnd(
+                            index, request, size, features, mapping, transport, listener)
+                    : new PackedDriverEnd(
+                            index, request, size, features, mapping, transport, listener);
+        }
+        return inOrder
+                ? new SplitInOrderDriverEnd(
+                        index, request, size, features, mapping, transport, listener)
                 : new SplitDriverEnd(index, request, size, features, mapping, transport, listener);
     }
 

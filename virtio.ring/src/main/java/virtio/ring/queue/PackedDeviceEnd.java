@@ -119,9 +119,10 @@ final class PackedDeviceEnd extends DeviceEnd {
     @Override
     public boolean next(Chain into) {
         RingChain chain = open(into);
-        if (!takes()) {
-            return false;
-        }
+        return takes() && take(chain) && (turns == null || takeTurn(chain));
+    }
+
+    private boolean take(RingChain chain) {
         long descriptor = ring + (long) availableSlot * Descriptor.BYTES;
         long word = RingMemory.getAcquire64(descriptor + PackedRing.WORD);
         if (!PackedRing.matches(word, availableFlags)) {
@@ -224,14 +225,22 @@ final class PackedDeviceEnd extends DeviceEnd {
         if (!serving) {
             return;
         }
-        int flags = usedFlags | (written > 0 ? Descriptor.WRITE : 0);
+        long length = Math.min(written, 0xFFFFFFFFL);
+        if (turns == null) {
+            use(chain.id, chain.descriptors, length);
+        } else {
+            useInTurn(chain, length);
+        }
+    }
+
+    @Override
+    void use(int id, int descriptors, long length) {
+        int flags = usedFlags | (length > 0 ? Descriptor.WRITE : 0);
         RingMemory.setRelease64(
                 ring + (long) usedSlot * Descriptor.BYTES + PackedRing.WORD,
-                Math.min(written, 0xFFFFFFFFL)
-                        | (long) chain.id << PackedRing.ID_SHIFT
-                        | (long) flags << PackedRing.FLAGS_SHIFT);
-        used += chain.descriptors;
-        usedSlot += chain.descriptors;
+                length | (long) id << PackedRing.ID_SHIFT | (long) flags << PackedRing.FLAGS_SHIFT);
+        used += descriptors;
+        usedSlot += descriptors;
         if (usedSlot >= size) {
             usedSlot -= size;
             usedFlags ^= PackedRing.AVAIL | PackedRing.USED;

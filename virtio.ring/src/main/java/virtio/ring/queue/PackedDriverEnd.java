@@ -17,12 +17,15 @@ import java.lang.invoke.VarHandle;
 import java.nio.ByteOrder;
 
 /** The driver's end of a packed virtqueue (virtio 2.8). */
-final class PackedDriverEnd extends DriverEnd {
+class PackedDriverEnd extends DriverEnd {
     private static final VarHandle CHECKED64 =
             ValueLayout.JAVA_LONG.withOrder(ByteOrder.LITTLE_ENDIAN).varHandle();
 
     /** The device writes its event suppression while the driver writes the rest. */
     private static final long LINE_BYTES = 128;
+
+    /** No used descriptor's word: neither of its flags is like the other. */
+    static final long NOTHING = (long) PackedRing.AVAIL << PackedRing.FLAGS_SHIFT;
 
     private long ring;
     private long driverEvent;
@@ -37,8 +40,8 @@ final class PackedDriverEnd extends DriverEnd {
     private long notified;
 
     // Where the next used descriptor is expected and what flags it will have.
-    private int usedSlot;
-    private int usedFlags;
+    int usedSlot;
+    int usedFlags;
     private long used;
 
     /** Where the next interrupt is due, as a count of descriptors. */
@@ -130,7 +133,7 @@ final class PackedDriverEnd extends DriverEnd {
         }
         boolean write = buffers.outCount() == 0;
         long handle = map(segment, offset, length, write);
-        int id = freeIds[free - 1];
+        int id = freeIds[shift + free - 1];
         int at = id << SHADOW_SHIFT;
         long[] shadow = this.shadow;
         long state = HELD | (write ? length : 0);
@@ -188,7 +191,7 @@ final class PackedDriverEnd extends DriverEnd {
 
     private boolean addDirect(ScatterList buffers, int count, long writable, long token) {
         int outCount = buffers.outCount();
-        int head = freeIds[free - 1];
+        int head = freeIds[shift + free - 1];
         long[] shadow = this.shadow;
         long mapped = 0;
         int done = 0;
@@ -206,15 +209,15 @@ final class PackedDriverEnd extends DriverEnd {
                     element |= MAPPED;
                     mapped = MAPPED;
                 }
-                int at = freeIds[free - 1 - done] << SHADOW_SHIFT;
+                int at = freeIds[shift + free - 1 - done] << SHADOW_SHIFT;
                 shadow[at + HANDLE] = handle;
                 shadow[at + ELEMENT] = element;
-                shadow[at + STATE] = done == count - 1 ? 0 : link(freeIds[free - 2 - done]);
+                shadow[at + STATE] = done == count - 1 ? 0 : link(freeIds[shift + free - 2 - done]);
             }
         } finally {
             if (done < count) {
                 while (done > 0) {
-                    int at = freeIds[free - done] << SHADOW_SHIFT;
+                    int at = freeIds[shift + free - done] << SHADOW_SHIFT;
                     unmap(shadow[at + HANDLE], shadow[at + ELEMENT]);
                     done--;
                 }
@@ -230,7 +233,7 @@ final class PackedDriverEnd extends DriverEnd {
         long first = ring + (long) availableSlot * Descriptor.BYTES + PackedRing.WORD;
         long firstWord = 0;
         for (int i = 0; i < count; i++) {
-            int at = freeIds[free - 1 - i] << SHADOW_SHIFT;
+            int at = freeIds[shift + free - 1 - i] << SHADOW_SHIFT;
             int flags =
                     (i < outCount ? 0 : Descriptor.WRITE) | (i < count - 1 ? Descriptor.NEXT : 0);
             long descriptor = ring + (long) availableSlot * Descriptor.BYTES;
@@ -264,7 +267,7 @@ final class PackedDriverEnd extends DriverEnd {
                     descriptor + PackedRing.WORD,
                     element & BYTES | flags << PackedRing.FLAGS_SHIFT);
         }
-        int id = freeIds[--free];
+        int id = freeIds[shift + --free];
         tables[id] = table;
         expose(
                 id,
@@ -298,18 +301,24 @@ final class PackedDriverEnd extends DriverEnd {
 
     @Override
     public long get() {
+        long word = nextUsed();
+        return word != NOTHING && broken == null ? take(word) : NONE;
+    }
+
+    /** The word of the next used descriptor, or {@link #NOTHING}. */
+    final long nextUsed() {
         long word = usedWord();
         if (!PackedRing.matches(word, usedFlags)) {
             if (broken != null || !syncCallbacks()) {
-                return NONE;
+                return NOTHING;
             }
             // An interrupt was only asked for now: what came before would go unnoticed.
             word = usedWord();
             if (!PackedRing.matches(word, usedFlags)) {
-                return NONE;
+                return NOTHING;
             }
         }
-        return broken == null ? take(word) : NONE;
+        return word;
     }
 
     private long usedWord() {
@@ -317,12 +326,29 @@ final class PackedDriverEnd extends DriverEnd {
     }
 
     private long take(long word) {
-        int id = (int) (word >>> PackedRing.ID_SHIFT) & 0xFFFF;
+        long length = length(word);
+        if (length < 0) {
+            return NONE;
+        }
+        int id = id(word);
+        long state = shadow[(id << SHADOW_SHIFT) + STATE];
+        usedLength = (int) length;
+        passUsed(state);
+        release(id, state);
+        return shadow[(id << SHADOW_SHIFT) + TOKEN];
+    }
+
+    static int id(long word) {
+        return (int) (word >>> PackedRing.ID_SHIFT) & 0xFFFF;
+    }
+
+    /** What was written to an outstanding buffer; -1 when it is none, and the queue broke. */
+    final long length(long word) {
+        int id = id(word);
         if (id >= size) {
             return refuse("the device used buffer %d, the limit is %d".formatted(id, size - 1));
         }
-        int at = id << SHADOW_SHIFT;
-        long state = shadow[at + STATE];
+        long state = shadow[(id << SHADOW_SHIFT) + STATE];
         if (state >= 0) {
             return refuse("the device used buffer %d, which is not outstanding".formatted(id));
         }
@@ -334,19 +360,16 @@ final class PackedDriverEnd extends DriverEnd {
                     "the device wrote %d bytes to buffer %d, the limit is %d"
                             .formatted(length, id, state & BYTES));
         }
-        usedLength = (int) length;
-        passUsed(state);
-        release(id, state);
-        return shadow[at + TOKEN];
+        return length;
     }
 
-    private void passUsed(long state) {
+    final void passUsed(long state) {
         if ((state >>> COUNT_SHIFT & 0x7FFF) != 0) {
             // Apart from the usual case, which then need not wait for the load of the state.
-            long more = state >>> COUNT_SHIFT & 0x7FFF;
+            int more = count(state) - 1;
             moreUsed += more;
             used += more;
-            usedSlot += (int) more;
+            usedSlot += more;
         }
         used++;
         if (++usedSlot >= size) {
@@ -357,7 +380,7 @@ final class PackedDriverEnd extends DriverEnd {
 
     private long refuse(String reason) {
         breakQueue(reason);
-        return NONE;
+        return -1;
     }
 
     @Override

@@ -26,6 +26,9 @@ final class RingChain implements Chain {
     /** Packed: descriptors of the ring that it takes. */
     int descriptors;
 
+    /** With IN_ORDER: how many were taken before it. */
+    long turn;
+
     long readableBytes;
     long writableBytes;
     int pieces;

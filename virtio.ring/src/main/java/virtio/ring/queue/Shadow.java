@@ -51,6 +51,7 @@ abstract class Shadow extends Padding {
     final MapOps ops;
     final MapToken mapToken;
     final IndirectTables indirect;
+    final boolean inOrder;
 
     int size;
     int free;
@@ -58,8 +59,14 @@ abstract class Shadow extends Padding {
     /**
      * The first {@link #free} are the free descriptors: a stack, since following a list from one
      * free descriptor to the next would make every add wait for the last one's load.
+     *
+     * <p>In order, descriptors are taken from 0 on and around the end (virtio 2.7.5.1): twice the
+     * same numbers downwards, never written, of which those free are the ones from {@link #shift}.
      */
     int[] freeIds;
+
+    /** In order: how far the free descriptors lie from the start of {@link #freeIds}; else 0. */
+    int shift;
 
     /** What is known of each descriptor, see {@link #STATE}. */
     long[] shadow;
@@ -67,7 +74,8 @@ abstract class Shadow extends Padding {
     /** By head: its indirect table, or null. */
     IndirectTables.Table[] tables;
 
-    Shadow(DeviceMapping mapping, boolean indirect) {
+    Shadow(DeviceMapping mapping, boolean indirect, boolean inOrder) {
+        this.inOrder = inOrder;
         ops = mapping.ops();
         mapToken = mapping.token();
         this.indirect = indirect ? new IndirectTables(mapping) : null;
@@ -78,11 +86,12 @@ abstract class Shadow extends Padding {
         this.size = size;
         shadow = new long[size << SHADOW_SHIFT];
         tables = indirect != null ? new IndirectTables.Table[size] : null;
-        freeIds = new int[size];
-        for (int id = 0; id < size; id++) {
-            freeIds[id] = size - 1 - id;
+        freeIds = new int[inOrder ? 2 * size : size];
+        for (int i = 0; i < freeIds.length; i++) {
+            freeIds[i] = size - 1 - i % size;
         }
         free = size;
+        shift = 0;
     }
 
     static long link(int next) {
@@ -153,10 +162,34 @@ abstract class Shadow extends Padding {
     final void release(int head, long state) {
         if ((state & MAPPED) == 0 && (state >>> COUNT_SHIFT & 0x7FFF) == 0) {
             shadow[(head << SHADOW_SHIFT) + STATE] = 0;
-            freeIds[free++] = head;
+            if (inOrder) {
+                passOn(1);
+            } else {
+                freeIds[free++] = head;
+            }
         } else {
             releaseChain(head, state);
         }
+    }
+
+    private void passOn(int count) {
+        free += count;
+        shift -= count;
+        if (shift < 0) {
+            shift += size;
+        }
+    }
+
+    /** Descriptors of the ring that a buffer of that state takes. */
+    static int count(long state) {
+        return (int) (state >>> COUNT_SHIFT & 0x7FFF) + 1;
+    }
+
+    /**
+     * In order: the oldest descriptor that is not free, which is where the oldest buffer begins.
+     */
+    final int oldest() {
+        return shift == 0 ? 0 : size - shift;
     }
 
     private void releaseChain(int head, long headState) {
@@ -170,10 +203,14 @@ abstract class Shadow extends Padding {
             }
             indirect.give(table);
         }
-        int count = (int) (headState >>> COUNT_SHIFT & 0x7FFF) + 1;
+        int count = count(headState);
         // Upside down, so that the same chain comes off the stack again.
         int top = free + count;
-        free = top;
+        if (inOrder) {
+            passOn(count);
+        } else {
+            free = top;
+        }
         int id = head;
         long state = headState;
         for (int i = 1; ; i++) {
@@ -181,7 +218,9 @@ abstract class Shadow extends Padding {
             if (unmap) {
                 unmap(shadow[at + HANDLE], shadow[at + ELEMENT]);
             }
-            freeIds[top - i] = id;
+            if (!inOrder) {
+                freeIds[top - i] = id;
+            }
             if (i == count) {
                 return;
             }

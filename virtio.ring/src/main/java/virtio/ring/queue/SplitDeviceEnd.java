@@ -79,9 +79,10 @@ final class SplitDeviceEnd extends DeviceEnd {
     @Override
     public boolean next(Chain into) {
         RingChain chain = open(into);
-        if (!takes()) {
-            return false;
-        }
+        return takes() && take(chain) && (turns == null || takeTurn(chain));
+    }
+
+    private boolean take(RingChain chain) {
         if (inflight != null && inflight.pending()) {
             return take(chain, inflight.resubmit());
         }
@@ -210,10 +211,17 @@ final class SplitDeviceEnd extends DeviceEnd {
         if (!serving) {
             return;
         }
-        int head = chain.id;
-        RingMemory.set64(
-                usedRing + SplitRing.RING + 8L * (used & mask),
-                head | Math.min(written, 0xFFFFFFFFL) << 32);
+        long length = Math.min(written, 0xFFFFFFFFL);
+        if (turns == null) {
+            use(chain.id, chain.descriptors, length);
+        } else {
+            useInTurn(chain, length);
+        }
+    }
+
+    @Override
+    void use(int head, int descriptors, long length) {
+        RingMemory.set64(usedRing + SplitRing.RING + 8L * (used & mask), head | length << 32);
         if (inflight != null) {
             inflight.using(head);
         }

@@ -17,7 +17,7 @@ import java.lang.invoke.VarHandle;
 import java.nio.ByteOrder;
 
 /** The driver's end of a split virtqueue (virtio 2.7). */
-final class SplitDriverEnd extends DriverEnd {
+class SplitDriverEnd extends DriverEnd {
     private static final VarHandle CHECKED16 =
             ValueLayout.JAVA_SHORT.withOrder(ByteOrder.LITTLE_ENDIAN).varHandle();
 
@@ -27,10 +27,10 @@ final class SplitDriverEnd extends DriverEnd {
     // Indices count on for ever; the ring has their low 16 bits.
     private long added;
     private long published;
-    private long used;
+    long used;
 
     /** Up to where the device has used buffers, as seen last. */
-    private long usedSeen;
+    long usedSeen;
 
     private int mask;
     private long descriptors;
@@ -128,7 +128,7 @@ final class SplitDriverEnd extends DriverEnd {
         }
         boolean write = buffers.outCount() == 0;
         long handle = map(segment, offset, length, write);
-        int head = freeIds[free - 1];
+        int head = freeIds[shift + free - 1];
         int at = head << SHADOW_SHIFT;
         long[] shadow = this.shadow;
         long state = HELD | (write ? length : 0);
@@ -171,7 +171,7 @@ final class SplitDriverEnd extends DriverEnd {
 
     private boolean addDirect(ScatterList buffers, int count, long writable, long token) {
         int outCount = buffers.outCount();
-        int id = freeIds[free - 1];
+        int id = freeIds[shift + free - 1];
         long[] shadow = this.shadow;
         long mapped = 0;
         int done = 0;
@@ -193,7 +193,7 @@ final class SplitDriverEnd extends DriverEnd {
                 shadow[at + HANDLE] = handle;
                 shadow[at + ELEMENT] = element;
                 boolean last = done == count - 1;
-                int following = last ? 0 : freeIds[free - 2 - done];
+                int following = last ? 0 : freeIds[shift + free - 2 - done];
                 shadow[at + STATE] = link(following);
                 int flags = (write ? Descriptor.WRITE : 0) | (last ? 0 : Descriptor.NEXT);
                 long descriptor = descriptors + (long) id * Descriptor.BYTES;
@@ -206,7 +206,7 @@ final class SplitDriverEnd extends DriverEnd {
         } finally {
             if (done < count) {
                 while (done > 0) {
-                    int at = freeIds[free - done] << SHADOW_SHIFT;
+                    int at = freeIds[shift + free - done] << SHADOW_SHIFT;
                     unmap(shadow[at + HANDLE], shadow[at + ELEMENT]);
                     done--;
                 }
@@ -215,7 +215,7 @@ final class SplitDriverEnd extends DriverEnd {
         if (done < count) {
             return false;
         }
-        int head = freeIds[free - 1];
+        int head = freeIds[shift + free - 1];
         free -= count;
         long chain = (long) (count - 1) << COUNT_SHIFT | shadow[(head << SHADOW_SHIFT) + STATE];
         expose(head, HELD | mapped | chain | writable, token);
@@ -241,7 +241,7 @@ final class SplitDriverEnd extends DriverEnd {
                     descriptor + SplitRing.DESCRIPTOR_WORD,
                     element & BYTES | (long) flags << 32 | link << 48);
         }
-        int head = freeIds[free - 1];
+        int head = freeIds[shift + free - 1];
         long descriptor = descriptors + (long) head * Descriptor.BYTES;
         RingMemory.set64(descriptor, table.mapHandle);
         RingMemory.set64(
@@ -291,7 +291,7 @@ final class SplitDriverEnd extends DriverEnd {
         if (used == usedSeen && !refresh() || broken != null) {
             return NONE;
         }
-        long element = RingMemory.get64(usedRing + SplitRing.RING + 8 * (used & mask));
+        long element = usedElement();
         int id = (int) element;
         if (id < 0 || id > mask) {
             return outOfRange(id);
@@ -340,6 +340,26 @@ final class SplitDriverEnd extends DriverEnd {
         return limit;
     }
 
+    /** Id and length of the next used buffer. */
+    final long usedElement() {
+        return RingMemory.get64(usedRing + SplitRing.RING + 8 * (used & mask));
+    }
+
+    /** Whether an outstanding buffer of that id may have that length; else the queue broke. */
+    final boolean offered(long element) {
+        int id = (int) element;
+        if (id < 0 || id > mask) {
+            outOfRange(id);
+            return false;
+        }
+        long state = shadow[(id << SHADOW_SHIFT) + STATE];
+        if (state >= 0 || element >>> 32 > (state & BYTES)) {
+            notOffered(id, element >>> 32, state);
+            return false;
+        }
+        return true;
+    }
+
     private long outOfRange(int id) {
         breakQueue(
                 "the device used descriptor %d, the limit is %d"
@@ -357,7 +377,7 @@ final class SplitDriverEnd extends DriverEnd {
     }
 
     /** Looks for used buffers; false when there are none. */
-    private boolean refresh() {
+    final boolean refresh() {
         if (broken != null) {
             return false;
         }

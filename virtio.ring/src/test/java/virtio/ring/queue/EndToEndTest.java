@@ -49,11 +49,13 @@ class EndToEndTest {
     static List<Features> rings() {
         Features split = Features.of(Feature.VERSION_1, Feature.RING_RESET);
         List<Features> rings = new ArrayList<>();
-        for (Features base : List.of(split, split.with(Feature.RING_PACKED))) {
-            rings.add(base);
-            rings.add(base.with(Feature.EVENT_IDX));
-            rings.add(base.with(Feature.INDIRECT_DESC));
-            rings.add(base.with(Feature.INDIRECT_DESC, Feature.EVENT_IDX));
+        for (Features layout : List.of(split, split.with(Feature.RING_PACKED))) {
+            for (Features base : List.of(layout, layout.with(Feature.IN_ORDER))) {
+                rings.add(base);
+                rings.add(base.with(Feature.EVENT_IDX));
+                rings.add(base.with(Feature.INDIRECT_DESC));
+                rings.add(base.with(Feature.INDIRECT_DESC, Feature.EVENT_IDX));
+            }
         }
         return rings;
     }

@@ -1,0 +1,97 @@
+package virtio.ring.queue;
+
+import virtio.api.Features;
+import virtio.api.QueueRequest;
+import virtio.api.VirtioException;
+import virtio.api.map.CoherentMemory;
+import virtio.api.map.DeviceMapping;
+import virtio.api.transport.Transport;
+
+/**
+ * The driver's end of a split virtqueue whose device uses buffers in order (virtio 2.7.9).
+ *
+ * <p>One used element may stand for a batch: it then names the last buffer, and the ones before it
+ * count as written to the full (virtio 2.7.9).
+ */
+final class SplitInOrderDriverEnd extends SplitDriverEnd {
+    /** Whether the used element that was read last stands for buffers that are not got yet. */
+    private boolean batch;
+
+    /** That element: id and length of the last buffer. */
+    private long last;
+
+    SplitInOrderDriverEnd(
+            int index,
+            QueueRequest request,
+            int size,
+            Features features,
+            DeviceMapping mapping,
+            Transport transport,
+            BrokenListener listener)
+            throws VirtioException {
+        super(index, request, size, features, mapping, transport, listener);
+    }
+
+    @Override
+    void initialise(CoherentMemory memory) {
+        super.initialise(memory);
+        batch = false;
+    }
+
+    @Override
+    public long get() {
+        if (used == usedSeen && !more() || broken != null) {
+            return NONE;
+        }
+        return take();
+    }
+
+    @Override
+    public int get(long[] tokens, int[] usedLengths) {
+        if (used == usedSeen && !more() || broken != null) {
+            return 0;
+        }
+        int room = Math.min(tokens.length, usedLengths.length);
+        int limit = (int) Math.min(room, usedSeen - used);
+        for (int i = 0; i < limit; i++) {
+            long token = take();
+            if (token == NONE) {
+                return i;
+            }
+            tokens[i] = token;
+            usedLengths[i] = usedLength;
+        }
+        return limit;
+    }
+
+    /** Looks for used buffers; false when there are none, or when a batch has no end. */
+    private boolean more() {
+        if (batch) {
+            breakQueue(
+                    "the device used descriptor %d in order, which is not among those up to its used"
+                                    .formatted((int) last)
+                            + " index");
+            return false;
+        }
+        return refresh();
+    }
+
+    /** The next buffer in order, of those that are known to be used. */
+    private long take() {
+        if (!batch) {
+            long element = usedElement();
+            if (!offered(element)) {
+                return NONE;
+            }
+            last = element;
+        }
+        int id = oldest();
+        int at = id << SHADOW_SHIFT;
+        long state = shadow[at + STATE];
+        batch = id != (int) last;
+        usedLength = (int) (batch ? state : last >>> 32);
+        used++;
+        release(id, state);
+        return shadow[at + TOKEN];
+    }
+}
