@@ -85,6 +85,19 @@ public final class FileDescriptor implements AutoCloseable {
     }
 
     /**
+     * Opens a socket that needs no address to be written to and read from, as netlink's
+     * (socket(2)); for UNIX sockets there is {@link UnixSocket}.
+     *
+     * @param family as AF_NETLINK, 16
+     * @param type as SOCK_RAW, 3
+     * @param protocol of the family
+     */
+    public static FileDescriptor socket(int family, int type, int protocol) throws LinuxException {
+        int fd = LibSocket.socket(family, type | LibSocket.SOCK_CLOEXEC, protocol);
+        return own(fd, "socket", "socket of family " + family);
+    }
+
+    /**
      * Takes ownership of a number that the kernel has given, for instance as an ioctl's result.
      *
      * @param name what error messages call it

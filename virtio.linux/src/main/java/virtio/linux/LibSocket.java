@@ -48,9 +48,13 @@ final class LibSocket {
     private LibSocket() {}
 
     static int socket(int type) {
+        return socket(AF_UNIX, type, 0);
+    }
+
+    static int socket(int family, int type, int protocol) {
         MemorySegment s = scratch();
         try {
-            return result((int) SOCKET.invokeExact(s, AF_UNIX, type, 0), s);
+            return result((int) SOCKET.invokeExact(s, family, type, protocol), s);
         } catch (Throwable t) {
             throw thrown(t);
         }

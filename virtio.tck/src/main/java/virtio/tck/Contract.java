@@ -1,6 +1,7 @@
 package virtio.tck;
 
 import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Timeout;
 
@@ -28,6 +29,12 @@ abstract class Contract {
     Driven drive(TestDevice device) throws VirtioException {
         driven = new Driven(subject, device);
         return driven;
+    }
+
+    /** Skips the test where the wire has no word for that. */
+    void assumeSaid(TransportUnderTest.Unsaid what) {
+        Assumptions.assumeFalse(
+                subject.unsaid().contains(what), "the transport's wire has no word for " + what);
     }
 
     @AfterEach

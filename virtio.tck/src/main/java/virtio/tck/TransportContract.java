@@ -166,6 +166,7 @@ public abstract class TransportContract extends Contract {
 
     @Test
     void configurationIsWritten() throws Exception {
+        assumeSaid(TransportUnderTest.Unsaid.CONFIG_WRITES);
         Driven driven = drive();
         driven.negotiate();
         driven.transport.writeConfig(4, new byte[] {(byte) 0xfe, 1, (byte) 0x80, 3});
@@ -293,6 +294,7 @@ public abstract class TransportContract extends Contract {
 
     @Test
     void withdrawnDeviceIsReportedGoneAndAnswersWithErrors() throws Exception {
+        assumeSaid(TransportUnderTest.Unsaid.WITHDRAWAL);
         Driven driven = drive().run(0);
         driven.started(0);
         driven.export.close();

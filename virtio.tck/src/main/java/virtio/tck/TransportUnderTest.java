@@ -6,6 +6,7 @@ import virtio.api.transport.Exporter;
 import virtio.api.transport.TransportProvider;
 
 import java.lang.foreign.MemorySegment;
+import java.util.Set;
 
 /**
  * A transport as the contracts meet it: its services as a bundle would register them, and an
@@ -33,6 +34,21 @@ public interface TransportUnderTest extends AutoCloseable {
     /** Feature bits that the transport can carry; 128 unless its wire has room for fewer. */
     default int featureBits() {
         return 128;
+    }
+
+    /** What the transport's wire has no word for; tests of it are skipped. */
+    default Set<Unsaid> unsaid() {
+        return Set.of();
+    }
+
+    /** What some wires have no word for. */
+    enum Unsaid {
+        /** The driver's writes to the configuration do not reach the device. */
+        CONFIG_WRITES,
+        /** The device cannot say that it needs a reset. */
+        NEEDS_RESET,
+        /** A driver is not told that its device is withdrawn; its requests wait. */
+        WITHDRAWAL
     }
 
     /**

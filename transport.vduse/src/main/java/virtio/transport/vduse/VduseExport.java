@@ -1,0 +1,279 @@
+package virtio.transport.vduse;
+
+import virtio.api.DeviceStatus;
+import virtio.api.DeviceType;
+import virtio.api.Feature;
+import virtio.api.Features;
+import virtio.api.VirtioException;
+import virtio.api.transport.Export;
+import virtio.api.transport.ExportedDevice;
+import virtio.linux.Errno;
+import virtio.linux.LinuxException;
+
+import java.io.IOException;
+import java.lang.System.Logger;
+import java.lang.System.Logger.Level;
+import java.nio.file.Path;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+
+/** A VDUSE device: made or found, put on the bus, and served by a {@link VduseSession}. */
+final class VduseExport implements Export {
+    private static final Logger LOG = System.getLogger(VduseExport.class.getPackageName());
+
+    /** How long a close waits for a user of vhost-vdpa to let go of the device. */
+    private static final int REMOVAL_MILLIS = 3000;
+
+    /** Not carried: VDUSE has no word for one queue's reset, nor for data with a kick. */
+    private static final Features NOT_CARRIED =
+            Features.of(
+                    Feature.SR_IOV,
+                    Feature.NOTIFICATION_DATA,
+                    Feature.NOTIF_CONFIG_DATA,
+                    Feature.RING_RESET,
+                    Feature.ADMIN_VQ);
+
+    /** CONFIG_WCE: the kernel takes no disk whose configuration can be written. */
+    private static final Features BLK_CONFIG_WCE = Features.of(11);
+
+    /** CTRL_VQ and what needs it: the kernel takes no NIC with a control queue. */
+    private static final Features NET_CONTROL =
+            Features.of(17, 18, 19, 20, 21, 22, 23, 51, 52, 53, 57, 60);
+
+    private final String address;
+    private final String name;
+    private final boolean keep;
+    private final Vduse kernel;
+    private final VduseSession session;
+    private final CountDownLatch left = new CountDownLatch(1);
+    private boolean closed;
+
+    private VduseExport(
+            String address, String name, boolean keep, Vduse kernel, VduseSession session) {
+        this.address = address;
+        this.name = name;
+        this.keep = keep;
+        this.kernel = kernel;
+        this.session = session;
+    }
+
+    /**
+     * Makes the device and puts it on the bus, or goes on with the one that is there.
+     *
+     * @param address whole, for people
+     * @throws VirtioException in one sentence that says what to do
+     */
+    static VduseExport open(
+            String address,
+            String name,
+            boolean keep,
+            Vduse kernel,
+            Path stateFolder,
+            ExportedDevice device)
+            throws VirtioException {
+        boolean fresh = !kernel.exists(name);
+        VduseSession session = null;
+        try {
+            if (fresh) {
+                kernel.create(
+                        name,
+                        device.deviceType(),
+                        offered(device).word(0),
+                        device.queueCount(),
+                        VduseSession.config(device));
+            }
+            VduseDevice opened = kernel.open(name, device.queueCount());
+            session = new VduseSession(address, name, device, opened);
+            session.prepare(stateFolder, fresh);
+            VduseExport export = new VduseExport(address, name, keep, kernel, session);
+            session.start(export);
+            export.addToBus();
+            return export;
+        } catch (IOException | RuntimeException e) {
+            if (session != null) {
+                session.end();
+            }
+            // Somebody else's is neither closed nor destroyed: that fails with EBUSY.
+            if (fresh) {
+                destroy(kernel, address, name);
+            }
+            throw new VirtioException(address + ": " + unavailable(e), e);
+        }
+    }
+
+    private static Features offered(ExportedDevice device) {
+        Features carried = device.offered().andNot(NOT_CARRIED).with(Feature.ACCESS_PLATFORM);
+        return switch (device.deviceType()) {
+            case DeviceType.BLOCK -> carried.andNot(BLK_CONFIG_WCE);
+            case DeviceType.NETWORK -> carried.andNot(NET_CONTROL);
+            default -> carried;
+        };
+    }
+
+    /** Why a device cannot be offered, and what to do. */
+    private static String unavailable(Exception e) {
+        if (e instanceof LinuxException linux) {
+            switch (linux.errno()) {
+                case Errno.EBUSY:
+                case Errno.EEXIST:
+                    return "the address is taken, somebody else serves the device of that name: "
+                            + e.getMessage();
+                case Errno.EACCES:
+                case Errno.EPERM:
+                    return "this user may not make VDUSE devices, root may: " + e.getMessage();
+                case Errno.EINVAL:
+                    return "the kernel takes disks and NICs only, with up to 4096 bytes of"
+                            + " configuration: "
+                            + e.getMessage();
+                default:
+                    break;
+            }
+        }
+        return e.getMessage() == null ? e.toString() : e.getMessage();
+    }
+
+    /** Where this user may not, somebody else can do it later. */
+    private void addToBus() throws IOException {
+        try {
+            kernel.addToBus(name);
+        } catch (LinuxException e) {
+            if (e.errno() == Errno.EPERM || e.errno() == Errno.EACCES) {
+                LOG.log(
+                        Level.WARNING,
+                        "{0} is served, but on no bus yet, which takes CAP_NET_ADMIN: as root,"
+                                + " vdpa dev add name {1} mgmtdev vduse",
+                        address,
+                        name);
+            } else if (e.errno() != Errno.EEXIST) {
+                throw e;
+            }
+        }
+    }
+
+    @Override
+    public String driver() {
+        int status = session.status();
+        if (status == 0) {
+            return null;
+        }
+        String driver = kernel.driver(name);
+        return "driven by %s, %s"
+                .formatted(driver == null ? "the kernel" : driver, DeviceStatus.name(status));
+    }
+
+    @Override
+    public void interrupt(int queue) {
+        session.interrupt(queue);
+    }
+
+    @Override
+    public void configChanged() {
+        session.configChanged();
+    }
+
+    @Override
+    public void schedule(int queue) {
+        session.schedule(queue);
+    }
+
+    /**
+     * {@inheritDoc}
+     *
+     * <p>VDUSE has no word for it: the driver's requests wait until it resets the device.
+     */
+    @Override
+    public void queueBroken(int queue, String reason) {
+        LOG.log(Level.WARNING, "{0}: broken, until its driver resets it: {1}", address, reason);
+    }
+
+    @Override
+    public synchronized void close() {
+        if (closed) {
+            return;
+        }
+        closed = true;
+        if (keep) {
+            session.end();
+            return;
+        }
+        CountDownLatch off = new CountDownLatch(1);
+        Thread removal =
+                Thread.ofPlatform().name("virtio-remove-" + name).daemon().start(() -> remove(off));
+        // Served meanwhile: its driver says good-bye to it.
+        if (!await(off, REMOVAL_MILLIS)) {
+            LOG.log(
+                    Level.WARNING,
+                    "{0}: a user of vhost-vdpa has it open, it is removed when that one lets go",
+                    address);
+        }
+        session.end();
+        left.countDown();
+        if (off.getCount() == 0) {
+            join(removal);
+        }
+    }
+
+    private void remove(CountDownLatch off) {
+        try {
+            kernel.removeFromBus(name);
+        } catch (IOException e) {
+            if (!(e instanceof LinuxException linux) || linux.errno() != Errno.ENODEV) {
+                LOG.log(
+                        Level.WARNING,
+                        "{0}: it stays on the bus, as root, vdpa dev del {1}: {2}",
+                        address,
+                        name,
+                        e.getMessage());
+            }
+        } finally {
+            off.countDown();
+        }
+        await(left, Long.MAX_VALUE);
+        destroy(kernel, address, name);
+    }
+
+    private static void destroy(Vduse kernel, String address, String name) {
+        try {
+            kernel.destroy(name);
+        } catch (IOException e) {
+            LOG.log(Level.WARNING, "{0}: its VDUSE device stays: {1}", address, e.getMessage());
+        }
+    }
+
+    private static boolean await(CountDownLatch latch, long millis) {
+        boolean interrupted = false;
+        try {
+            while (true) {
+                try {
+                    return latch.await(millis, TimeUnit.MILLISECONDS);
+                } catch (InterruptedException e) {
+                    interrupted = true;
+                }
+            }
+        } finally {
+            if (interrupted) {
+                Thread.currentThread().interrupt();
+            }
+        }
+    }
+
+    /** Waits for the end of a thread that is about to end. */
+    static void join(Thread thread) {
+        boolean interrupted = false;
+        while (thread.isAlive() && thread != Thread.currentThread()) {
+            try {
+                thread.join();
+            } catch (InterruptedException e) {
+                interrupted = true;
+            }
+        }
+        if (interrupted) {
+            Thread.currentThread().interrupt();
+        }
+    }
+
+    @Override
+    public String toString() {
+        return address;
+    }
+}

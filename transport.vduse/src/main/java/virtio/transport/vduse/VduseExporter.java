@@ -1,0 +1,86 @@
+package virtio.transport.vduse;
+
+import org.osgi.service.component.annotations.Activate;
+import org.osgi.service.component.annotations.Component;
+import org.osgi.service.metatype.annotations.AttributeDefinition;
+import org.osgi.service.metatype.annotations.Designate;
+import org.osgi.service.metatype.annotations.ObjectClassDefinition;
+
+import virtio.api.VirtioException;
+import virtio.api.transport.Export;
+import virtio.api.transport.ExportedDevice;
+import virtio.api.transport.Exporter;
+import virtio.linux.Linux;
+
+import java.nio.file.Path;
+import java.util.regex.Pattern;
+
+/**
+ * Offers devices to the drivers of this machine's kernel, and to whoever opens vhost-vdpa.
+ *
+ * <p>Address: a name, as {@code disk0}, or {@code disk0,keep}. The device is made, served and put
+ * on the vDPA bus. Where a device of that name is there and nobody serves it, because its server
+ * has died or kept it, it is served on from where that one stopped.
+ *
+ * <p>When the export is closed the device is taken off the bus and removed; with {@code keep} it
+ * stays, and its driver's requests wait for the next export of that name.
+ */
+@Component
+@Designate(ocd = VduseExporter.Config.class)
+public final class VduseExporter implements Exporter {
+    static final String NAME = "vduse";
+
+    private static final String KEEP = ",keep";
+
+    /** What a file and a device can be called without surprises, and fits. */
+    private static final Pattern NAMES = Pattern.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,63}");
+
+    /** Set by the operator. */
+    @ObjectClassDefinition(
+            name = "Virtio VDUSE transport",
+            description = "Offers devices to this machine's kernel")
+    @interface Config {
+        @AttributeDefinition(
+                description =
+                        "Folder for files in which queues keep what is in flight, so that a device"
+                                + " survives the death of this process; a reboot should clear it")
+        String stateFolder() default "/run/virtio";
+    }
+
+    private final Vduse kernel;
+    private final Path stateFolder;
+
+    /** Called by the framework. */
+    @Activate
+    public VduseExporter(Config config) {
+        this(new VduseControl(new VdpaBus(Path.of("/"))), Path.of(config.stateFolder()));
+    }
+
+    VduseExporter(Vduse kernel, Path stateFolder) {
+        this.kernel = kernel;
+        this.stateFolder = stateFolder;
+    }
+
+    @Override
+    public String name() {
+        return NAME;
+    }
+
+    @Override
+    public Export export(String address, ExportedDevice device) throws VirtioException {
+        String whole = NAME + ":" + address;
+        boolean keep = address.endsWith(KEEP);
+        String name = keep ? address.substring(0, address.length() - KEEP.length()) : address;
+        String unavailable = Linux.unavailable().orElseGet(kernel::unavailable);
+        if (unavailable != null) {
+            throw new VirtioException(whole + ": " + unavailable);
+        }
+        if (!NAMES.matcher(name).matches() || name.equals("control")) {
+            throw new VirtioException(
+                    ("%s: a VDUSE device is called by 1 to 64 letters, digits, dots, hyphens and"
+                                    + " underscores, with %s behind that to be kept")
+                            .formatted(whole, KEEP));
+        }
+        return VduseExport.open(whole, name, keep, kernel, stateFolder, device);
+    }
+}

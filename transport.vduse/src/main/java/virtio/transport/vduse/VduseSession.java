@@ -1,0 +1,308 @@
+package virtio.transport.vduse;
+
+import virtio.api.DeviceStatus;
+import virtio.api.Features;
+import virtio.api.VirtioException;
+import virtio.api.transport.Export;
+import virtio.api.transport.ExportedDevice;
+import virtio.linux.Epoll;
+import virtio.linux.Errno;
+import virtio.linux.FileDescriptor;
+import virtio.linux.LinuxException;
+
+import java.io.IOException;
+import java.lang.System.Logger;
+import java.lang.System.Logger.Level;
+import java.nio.file.Path;
+import java.util.Arrays;
+
+/**
+ * The thread that answers the kernel's requests about one VDUSE device, and what it controls: the
+ * driver's memory and the queues.
+ *
+ * <p>The kernel waits 30 seconds for an answer and then gives the device up for good.
+ */
+final class VduseSession {
+    private static final Logger LOG = System.getLogger(VduseSession.class.getPackageName());
+
+    /** What a driver has written that is up: of a device that is found with queues ready. */
+    private static final int UP =
+            DeviceStatus.ACKNOWLEDGE
+                    | DeviceStatus.DRIVER
+                    | DeviceStatus.FEATURES_OK
+                    | DeviceStatus.DRIVER_OK;
+
+    private final String address;
+    private final String name;
+    private final ExportedDevice device;
+    private final VduseDevice kernel;
+    private final VduseMemory memory;
+    private final VduseRing[] rings;
+    private final Object configLock = new Object();
+    private Export export;
+    private InflightFile inflight;
+    private Epoll epoll;
+    private Thread thread;
+    private boolean accepted;
+    private volatile int status;
+    private volatile boolean ending;
+
+    /** Owns {@code kernel} from here on. */
+    VduseSession(String address, String name, ExportedDevice device, VduseDevice kernel) {
+        this.address = address;
+        this.name = name;
+        this.device = device;
+        this.kernel = kernel;
+        this.memory = new VduseMemory(address, kernel);
+        this.rings = new VduseRing[device.queueCount()];
+        Arrays.setAll(rings, index -> new VduseRing(index, device, kernel, address));
+    }
+
+    /** All of a device's configuration. */
+    static byte[] config(ExportedDevice device) {
+        byte[] config = new byte[device.configSize()];
+        device.readConfig(0, config);
+        return config;
+    }
+
+    /**
+     * Sees to what must be there before the first request.
+     *
+     * @param fresh a device just made; else one that somebody has left
+     */
+    void prepare(Path stateFolder, boolean fresh) throws IOException {
+        inflight = InflightFile.open(stateFolder, name, rings.length, device.maxQueueSize(), fresh);
+        for (int queue = 0; queue < rings.length; queue++) {
+            kernel.setUpQueue(queue, device.maxQueueSize());
+        }
+        if (!fresh) {
+            try {
+                kernel.config(config(device));
+            } catch (LinuxException e) {
+                throw new VirtioException(
+                        "there is a device of that name, which is another one: as root, vdpa dev"
+                                + " del "
+                                + name,
+                        e);
+            }
+        }
+        epoll = Epoll.create(1);
+        epoll.add(kernel.file(), FileDescriptor.IN, 0);
+        thread = Thread.ofPlatform().name("virtio-" + address).daemon().unstarted(this::run);
+    }
+
+    /** Goes on where an earlier process has stopped, and serves from here on. */
+    void start(Export export) throws IOException {
+        this.export = export;
+        boolean up = false;
+        for (int queue = 0; queue < rings.length; queue++) {
+            up |= kernel.queueInfo(queue).ready();
+        }
+        if (up) {
+            if (!inflight.found()) {
+                LOG.log(
+                        Level.WARNING,
+                        "{0}: what an earlier process had in flight is not known, its driver may"
+                                + " wait for it",
+                        address);
+            }
+            accept();
+            startRings();
+            status = UP;
+        }
+        thread.start();
+    }
+
+    int status() {
+        return status;
+    }
+
+    private void run() {
+        try {
+            while (!ending) {
+                epoll.await(-1);
+                VduseDevice.Request request;
+                while (!ending && (request = kernel.read()) != null) {
+                    answer(request);
+                }
+            }
+        } catch (IOException | RuntimeException e) {
+            LOG.log(Level.ERROR, address + ": its requests are answered no more", e);
+        }
+    }
+
+    private void answer(VduseDevice.Request request) throws IOException {
+        boolean done = false;
+        int nextAvailable = 0;
+        try {
+            switch (request.type()) {
+                case VduseDevice.SET_STATUS -> setStatus((int) request.argument());
+                case VduseDevice.UPDATE_IOTLB -> update(request.argument(), request.last());
+                case VduseDevice.GET_VQ_STATE -> nextAvailable = state((int) request.argument());
+                default -> throw new VirtioException("request " + request.type() + " is not known");
+            }
+            done = true;
+        } catch (VirtioException | IllegalStateException e) {
+            LOG.log(Level.WARNING, "{0}: {1}", address, e.getMessage());
+        }
+        try {
+            kernel.reply(request, done, nextAvailable);
+        } catch (LinuxException e) {
+            // Answered too late: the kernel has given up waiting, and the device.
+            if (e.errno() != Errno.ENOENT) {
+                throw e;
+            }
+        }
+    }
+
+    private void setStatus(int value) throws IOException {
+        int added = value & ~status;
+        if (value == 0) {
+            stopRings();
+            device.reset();
+            memory.close();
+            inflight.clear();
+            accepted = false;
+        } else if ((added & DeviceStatus.DRIVER_OK) != 0) {
+            accept();
+            inflight.clear();
+            startRings();
+        } else if ((added & DeviceStatus.FEATURES_OK) != 0) {
+            accept();
+        }
+        status = value;
+    }
+
+    private void accept() throws IOException {
+        if (!accepted) {
+            Features features = Features.ofWords(kernel.features());
+            if (!device.accept(features)) {
+                throw new VirtioException("features %s are not acceptable".formatted(features));
+            }
+            accepted = true;
+        }
+    }
+
+    /** Starts what is ready, all or nothing. */
+    private void startRings() throws IOException {
+        try {
+            for (int queue = 0; queue < rings.length; queue++) {
+                VduseDevice.QueueInfo info = kernel.queueInfo(queue);
+                if (info.ready() && !rings[queue].isRunning()) {
+                    start(queue, info, info.nextAvailable());
+                }
+            }
+        } catch (IOException e) {
+            stopRings();
+            throw e;
+        }
+    }
+
+    private void start(int queue, VduseDevice.QueueInfo info, int nextAvailable)
+            throws VirtioException {
+        if (info.size() <= 0 || info.size() > device.maxQueueSize()) {
+            throw new VirtioException(
+                    "queue %d with %d descriptors, limit is %d"
+                            .formatted(queue, info.size(), device.maxQueueSize()));
+        }
+        rings[queue].start(info, nextAvailable, memory, inflight.queue(queue), export);
+    }
+
+    private void stopRings() {
+        for (VduseRing ring : rings) {
+            ring.stop();
+        }
+    }
+
+    /** The driver's memory is not what it was: queues stop until all of that is forgotten. */
+    private void update(long start, long last) throws IOException {
+        if (!memory.meets(start, last)) {
+            return;
+        }
+        boolean[] running = new boolean[rings.length];
+        int[] nextAvailable = new int[rings.length];
+        for (int queue = 0; queue < rings.length; queue++) {
+            running[queue] = rings[queue].isRunning();
+            nextAvailable[queue] = rings[queue].stop();
+        }
+        memory.drop(start, last);
+        for (int queue = 0; queue < rings.length; queue++) {
+            if (running[queue]) {
+                try {
+                    start(queue, kernel.queueInfo(queue), nextAvailable[queue]);
+                } catch (VirtioException e) {
+                    export.queueBroken(queue, e.getMessage());
+                }
+            }
+        }
+    }
+
+    /** Where a queue stands; a running one is stopped for that moment. */
+    private int state(int queue) throws IOException {
+        if (queue < 0 || queue >= rings.length) {
+            throw new VirtioException(
+                    "state of queue %d, there are %d".formatted(queue, rings.length));
+        }
+        VduseDevice.QueueInfo info = kernel.queueInfo(queue);
+        if (!rings[queue].isRunning()) {
+            return info.nextAvailable();
+        }
+        int nextAvailable = rings[queue].stop();
+        start(queue, info, nextAvailable);
+        return nextAvailable;
+    }
+
+    void interrupt(int queue) {
+        rings[queue].interrupt();
+    }
+
+    void schedule(int queue) {
+        rings[queue].schedule();
+    }
+
+    /** Tells the kernel what the configuration is now, and a driver that is up that it is new. */
+    void configChanged() {
+        synchronized (configLock) {
+            try {
+                kernel.config(config(device));
+                if ((status & DeviceStatus.DRIVER_OK) != 0) {
+                    kernel.configInterrupt();
+                }
+            } catch (LinuxException e) {
+                LOG.log(Level.WARNING, "{0}: new configuration: {1}", address, e.getMessage());
+            }
+        }
+    }
+
+    /** Serves no more and gives everything back; the device stays, and what is in flight. */
+    void end() {
+        ending = true;
+        if (thread != null && thread.isAlive()) {
+            try {
+                epoll.wakeUp();
+            } catch (LinuxException e) {
+                // It has ended.
+            }
+            VduseExport.join(thread);
+        }
+        boolean stopped = true;
+        try {
+            stopRings();
+        } catch (IllegalStateException e) {
+            stopped = false;
+            LOG.log(Level.ERROR, "{0}: the driver''s memory stays: {1}", address, e.getMessage());
+        }
+        if (stopped) {
+            device.reset();
+            memory.close();
+            if (inflight != null) {
+                inflight.close();
+            }
+        }
+        if (epoll != null) {
+            epoll.close();
+        }
+        kernel.close();
+        status = 0;
+    }
+}

@@ -1,0 +1,146 @@
+package virtio.transport.vduse;
+
+import org.osgi.service.component.annotations.Activate;
+import org.osgi.service.component.annotations.Component;
+import org.osgi.service.metatype.annotations.AttributeDefinition;
+import org.osgi.service.metatype.annotations.Designate;
+import org.osgi.service.metatype.annotations.ObjectClassDefinition;
+
+import virtio.api.VirtioException;
+import virtio.api.transport.Candidate;
+import virtio.api.transport.Transport;
+import virtio.api.transport.TransportProvider;
+import virtio.api.transport.VirtioTransport;
+import virtio.linux.Errno;
+import virtio.linux.Linux;
+import virtio.linux.LinuxException;
+import virtio.linux.Memory;
+
+import java.io.IOException;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+
+/**
+ * Opens vDPA devices that vhost-vdpa holds, VDUSE ones included.
+ *
+ * <p>Address: the path of a character device, as {@code /dev/vhost-vdpa-0}, or the device's name on
+ * the vDPA bus, as {@code disk0}.
+ */
+@VirtioTransport(VhostVdpaProvider.NAME)
+@Component
+@Designate(ocd = VhostVdpaProvider.Config.class)
+public final class VhostVdpaProvider implements TransportProvider {
+    static final String NAME = "vhost-vdpa";
+
+    /** Set by the operator. */
+    @ObjectClassDefinition(
+            name = "Virtio vhost-vdpa transport",
+            description = "Drives devices of the kernel's vDPA bus")
+    @interface Config {
+        @AttributeDefinition(
+                description =
+                        "Bytes of a region of memory that a device sees; pages are taken as they"
+                                + " are used, a quarter of the first region is for bouncing")
+        long memoryBytes() default 256L << 20;
+
+        @AttributeDefinition(
+                description = "Bytes of the huge pages behind it, as 2097152; 0: ordinary pages")
+        long hugePageBytes() default 0;
+    }
+
+    /** Opens a device by an address of ours. */
+    @FunctionalInterface
+    interface Opener {
+        VhostVdpa open(String address) throws IOException;
+    }
+
+    private final long memoryBytes;
+    private final long pageBytes;
+    private final VdpaBus bus;
+    private final Opener opener;
+
+    /** Called by the framework. */
+    @Activate
+    public VhostVdpaProvider(Config config) {
+        this(
+                config.memoryBytes(),
+                config.hugePageBytes() == 0 ? Memory.PAGE_BYTES : config.hugePageBytes(),
+                new VdpaBus(Path.of("/")));
+    }
+
+    private VhostVdpaProvider(long memoryBytes, long pageBytes, VdpaBus bus) {
+        this(memoryBytes, pageBytes, bus, address -> VhostVdpaFile.open(bus.file(address)));
+    }
+
+    VhostVdpaProvider(long memoryBytes, long pageBytes, VdpaBus bus, Opener opener) {
+        // A quarter is bounced in, in pages of 4096 bytes.
+        long unit = Math.max(pageBytes, 4 * Memory.PAGE_BYTES);
+        this.memoryBytes = Math.max(unit, memoryBytes - memoryBytes % unit);
+        this.pageBytes = pageBytes;
+        this.bus = bus;
+        this.opener = opener;
+    }
+
+    @Override
+    public String name() {
+        return NAME;
+    }
+
+    @Override
+    public List<Candidate> discover() {
+        List<Candidate> found = new ArrayList<>();
+        for (VdpaBus.Device device : bus.devices()) {
+            if (device.file() != null) {
+                found.add(
+                        new Candidate(
+                                NAME + ":" + device.file(),
+                                "vDPA device " + device.name(),
+                                Linux.unavailable(device.file()).orElse(null)));
+            }
+        }
+        if (found.isEmpty() && !bus.isLoaded(VdpaBus.VHOST_VDPA)) {
+            found.add(new Candidate(NAME + ":", "vDPA devices", bus.missing(VdpaBus.VHOST_VDPA)));
+        }
+        if (!bus.isLoaded(VdpaBus.VDUSE)) {
+            found.add(
+                    new Candidate(
+                            VduseExporter.NAME + ":",
+                            "devices offered to this kernel",
+                            bus.missing(VdpaBus.VDUSE)));
+        }
+        return found;
+    }
+
+    @Override
+    public Transport open(String address) throws VirtioException {
+        String whole = NAME + ":" + address;
+        String unavailable = Linux.unavailable().orElse(null);
+        if (unavailable != null) {
+            throw new VirtioException(whole + ": " + unavailable);
+        }
+        VhostVdpa kernel;
+        try {
+            kernel = opener.open(address);
+        } catch (IOException e) {
+            throw new VirtioException(whole + ": " + unavailable(e), e);
+        }
+        return new VhostVdpaTransport(whole, kernel, memoryBytes, pageBytes);
+    }
+
+    /** Why a device cannot be opened, and what to do. */
+    private static String unavailable(IOException e) {
+        if (e instanceof LinuxException linux) {
+            switch (linux.errno()) {
+                case Errno.EBUSY:
+                    return "somebody else drives it: " + e.getMessage();
+                case Errno.EACCES:
+                case Errno.EPERM:
+                    return "this user may not open it, root may: " + e.getMessage();
+                default:
+                    break;
+            }
+        }
+        return e.getMessage();
+    }
+}
