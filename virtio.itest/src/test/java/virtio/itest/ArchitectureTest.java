@@ -63,6 +63,7 @@ class ArchitectureTest {
                             "transport.mmio", List.of(API, LINUX),
                             "transport.pci", List.of(API, LINUX),
                             "transport.vhostuser", List.of(API, LINUX),
+                            "transport.vduse", List.of(API, LINUX),
                             "backend.blk", List.of(API),
                             "device.blk", List.of(API),
                             "virtio.shell", List.of(API)));

@@ -112,19 +112,17 @@ final class VdpaBus {
                                             : "which has " + String.join(", ", names)));
         }
         if (device.file() == null) {
-            throw new VirtioException(
-                    "%s: %s; %s"
-                            .formatted(
-                                    address,
-                                    device.driver() == null
-                                            ? "bound to no driver"
-                                            : "bound to " + device.driver(),
-                                    rebind(device)));
+            throw new VirtioException(address + ": " + withoutFile(device));
         }
         return device.file();
     }
 
-    /** How to give a device to vhost_vdpa. */
+    /** Why a device has no character device, and how to give it to vhost_vdpa. */
+    String withoutFile(Device device) {
+        String bound = device.driver() == null ? "no driver" : device.driver();
+        return "bound to %s; %s".formatted(bound, rebind(device));
+    }
+
     private String rebind(Device device) {
         if (!isLoaded(VHOST_VDPA)) {
             return missing(VHOST_VDPA);

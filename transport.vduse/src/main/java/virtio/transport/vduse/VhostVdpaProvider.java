@@ -91,23 +91,18 @@ public final class VhostVdpaProvider implements TransportProvider {
     public List<Candidate> discover() {
         List<Candidate> found = new ArrayList<>();
         for (VdpaBus.Device device : bus.devices()) {
-            if (device.file() != null) {
-                found.add(
-                        new Candidate(
-                                NAME + ":" + device.file(),
-                                "vDPA device " + device.name(),
-                                Linux.unavailable(device.file()).orElse(null)));
-            }
+            String about = "vDPA device " + device.name();
+            found.add(
+                    device.file() == null
+                            ? new Candidate(
+                                    NAME + ":" + device.name(), about, bus.withoutFile(device))
+                            : new Candidate(
+                                    NAME + ":" + device.file(),
+                                    about,
+                                    Linux.unavailable(device.file()).orElse(null)));
         }
         if (found.isEmpty() && !bus.isLoaded(VdpaBus.VHOST_VDPA)) {
             found.add(new Candidate(NAME + ":", "vDPA devices", bus.missing(VdpaBus.VHOST_VDPA)));
-        }
-        if (!bus.isLoaded(VdpaBus.VDUSE)) {
-            found.add(
-                    new Candidate(
-                            VduseExporter.NAME + ":",
-                            "devices offered to this kernel",
-                            bus.missing(VdpaBus.VDUSE)));
         }
         return found;
     }
