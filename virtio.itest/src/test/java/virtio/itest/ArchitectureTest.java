@@ -55,18 +55,18 @@ class ArchitectureTest {
     /** Each bundle's folder, and which packages of this project it may use beside its own. */
     private static final Map<String, List<String>> MAY_USE =
             new TreeMap<>(
-                    Map.of(
-                            "virtio.api", List.of(),
-                            "virtio.linux", List.of(),
-                            "virtio.tck", List.of(API),
-                            "virtio.ring", List.of(API, LINUX),
-                            "transport.mmio", List.of(API, LINUX),
-                            "transport.pci", List.of(API, LINUX),
-                            "transport.vhostuser", List.of(API, LINUX),
-                            "transport.vduse", List.of(API, LINUX),
-                            "backend.blk", List.of(API),
-                            "device.blk", List.of(API),
-                            "virtio.shell", List.of(API)));
+                    Map.ofEntries(
+                            Map.entry("virtio.api", List.of()),
+                            Map.entry("virtio.linux", List.of()),
+                            Map.entry("virtio.tck", List.of(API)),
+                            Map.entry("virtio.ring", List.of(API, LINUX)),
+                            Map.entry("transport.mmio", List.of(API, LINUX)),
+                            Map.entry("transport.pci", List.of(API, LINUX)),
+                            Map.entry("transport.vhostuser", List.of(API, LINUX)),
+                            Map.entry("transport.vduse", List.of(API, LINUX)),
+                            Map.entry("backend.blk", List.of(API)),
+                            Map.entry("device.blk", List.of(API)),
+                            Map.entry("virtio.shell", List.of(API))));
 
     private static final JavaClasses CLASSES =
             new ClassFileImporter()

@@ -107,9 +107,7 @@ final class VhostVdpaTransport implements Transport {
             backendFeatures = kernel.backendFeatures() & WANTED;
             if (!has(VhostVdpa.BACKEND_F_IOTLB_MSG_V2)) {
                 throw new VirtioException(
-                        "%s: the kernel's vhost-vdpa has no IOTLB messages of version 2, which"
-                            + " Linux"
-                                + " has from 5.8 on".formatted(address));
+                        address + ": vhost-vdpa of this kernel is too old, Linux 5.8 is needed");
             }
             kernel.backendFeatures(backendFeatures);
             groups();
