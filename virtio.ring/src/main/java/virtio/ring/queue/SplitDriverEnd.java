@@ -328,8 +328,9 @@ class SplitDriverEnd extends DriverEnd {
                     || id > mask
                     || (state = shadow[at + STATE]) >= 0
                     || length > (state & BYTES)) {
+                // Not read again: what it says now may be good, and whoever it names would be lost.
                 used = first + i;
-                get();
+                offered(element);
                 return i;
             }
             tokens[i] = shadow[at + TOKEN];

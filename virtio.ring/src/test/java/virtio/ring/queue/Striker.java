@@ -87,8 +87,7 @@ final class Striker {
                 // A buffer is used.
                 int idx = RingMemory.get16(usedIdx);
                 RingMemory.set64(
-                        deviceArea + SplitRing.RING + 8L * (idx % size),
-                        i | (long) random.nextInt(64) << 32);
+                        deviceArea + SplitRing.RING + 8L * (idx % size), i | (long) length() << 32);
                 RingMemory.set16(usedIdx, idx + 1);
             }
         }
@@ -115,11 +114,16 @@ final class Striker {
                                 | (random.nextBoolean() ? Descriptor.WRITE : 0);
                 RingMemory.set64(
                         next + PackedRing.WORD,
-                        random.nextInt(64)
+                        length()
                                 | (long) random.nextInt(size) << PackedRing.ID_SHIFT
                                 | (long) flags << PackedRing.FLAGS_SHIFT);
             }
         }
+    }
+
+    /** A used length: 0 is right for most buffers. */
+    private int length() {
+        return random.nextBoolean() ? 0 : random.nextInt(64);
     }
 
     private void descriptor(long at, int flags, int nextOrId) {
@@ -143,16 +147,25 @@ final class Striker {
         return random.nextInt(8) == 0 ? 1 << random.nextInt(16) : 1 << random.nextInt(3);
     }
 
-    /** A descriptor of a table, or what would be one. */
+    /** A descriptor of a table, of the first ones more often than not, or what would be one. */
     private void table() {
-        CoherentMemory where = memory.shared()[random.nextInt(GuardedMemory.BANKS)];
-        if (where == null) {
-            return;
+        CoherentMemory where = somethingShared();
+        if (descriptors == where.segment().address()) {
+            where = somethingShared();
         }
         long entries = where.segment().byteSize() / 16;
-        long near = Math.min(entries, random.nextBoolean() ? 12 : entries);
+        long near = Math.min(entries, random.nextInt(4) > 0 ? 12 : entries);
         long at = where.segment().address() + 16 * random.nextLong(near);
         descriptor(at, packed ? 14 : 12, packed ? 12 : 14);
+    }
+
+    private CoherentMemory somethingShared() {
+        CoherentMemory[] shared = memory.shared();
+        int i = random.nextInt(GuardedMemory.BANKS);
+        while (shared[i] == null) {
+            i = (i + 1) % GuardedMemory.BANKS;
+        }
+        return shared[i];
     }
 
     private void inflight() {
@@ -168,11 +181,9 @@ final class Striker {
     }
 
     private void anywhere() {
-        CoherentMemory where = memory.shared()[random.nextInt(GuardedMemory.BANKS)];
-        if (where != null) {
-            long at = where.segment().address() + random.nextLong(where.segment().byteSize());
-            RingMemory.set8(at, RingMemory.get8(at) ^ 1 << random.nextInt(8));
-        }
+        MemorySegment where = somethingShared().segment();
+        long at = where.address() + random.nextLong(where.byteSize());
+        RingMemory.set8(at, RingMemory.get8(at) ^ 1 << random.nextInt(8));
     }
 
     private void travelInTime() {
@@ -228,13 +239,11 @@ final class Striker {
             case 7 -> memory.beforeTheEnd(GuardedMemory.BANK_BYTES - random.nextInt(4096));
             default -> {
                 // Into the ring or a table, as far as to its last byte.
-                CoherentMemory where = memory.shared()[random.nextInt(GuardedMemory.BANKS)];
-                yield where == null
-                        ? now
-                        : where.mapHandle()
-                                + (random.nextBoolean()
-                                        ? where.segment().byteSize() - random.nextInt(1, 64)
-                                        : 16L * random.nextInt(size));
+                CoherentMemory where = somethingShared();
+                yield where.mapHandle()
+                        + (random.nextBoolean()
+                                ? where.segment().byteSize() - random.nextInt(1, 64)
+                                : 16L * random.nextInt(size));
             }
         };
     }
