@@ -75,6 +75,7 @@ final class HostilePeer {
                     Feature.EVENT_IDX,
                     Feature.INDIRECT_DESC,
                     Feature.RING_RESET,
+                    Feature.IN_ORDER,
                     Feature.NOTIFICATION_DATA
                 }) {
             features = random.nextBoolean() ? features.with(bit) : features;
@@ -371,9 +372,9 @@ final class HostilePeer {
     private static void explained(String sentence) {
         assertTrue(
                 sentence.matches(
-                        "queue 0.*: (.*\\d.*(limit|not outstanding|not shared|not in memory"
-                                + "|not aligned|not 1 for|pieces).*|.*INDIRECT.*|.*indirect table"
-                                + "|a device-readable descriptor follows a device-writable one)"),
+                        "queue 0.*: (.*\\d.*(limit|not outstanding|not among|not shared|not in"
+                            + " memory|not aligned|not 1 for|pieces).*|.*INDIRECT.*|.*indirect"
+                            + " table|a device-readable descriptor follows a device-writable one)"),
                 sentence);
     }
 
