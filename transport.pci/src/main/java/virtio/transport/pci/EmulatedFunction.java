@@ -237,7 +237,7 @@ final class EmulatedFunction implements PciFunction, Export {
     }
 
     @Override
-    public synchronized boolean enableMsix(int vectors) {
+    public synchronized int enableMsix(int vectors) {
         for (int vector = 0; vector < vectors; vector++) {
             lines[vector].driver(driver);
             int entry = vector * PciRegisters.MSIX_ENTRY_BYTES;
@@ -248,7 +248,7 @@ final class EmulatedFunction implements PciFunction, Export {
             msix.write(entry + 12, 0);
         }
         msix.control(PciRegisters.MSIX_ENABLE);
-        return true;
+        return vectors;
     }
 
     @Override

@@ -32,12 +32,12 @@ interface PciFunction {
     void write(int bar, long offset, int width, int value);
 
     /**
-     * Has MSI-X vectors 0 to {@code vectors - 1} delivered to the driver from now on.
+     * Has MSI-X vectors delivered to the driver from now on, as many from 0 as the platform can.
      *
      * @param vectors at least 1, within the table's size
-     * @return false when the platform cannot
+     * @return how many the platform delivers, 0 when it cannot
      */
-    boolean enableMsix(int vectors) throws VirtioException;
+    int enableMsix(int vectors) throws VirtioException;
 
     /** Has the interrupt pin delivered to the driver from now on; false when there is none. */
     boolean enablePin() throws VirtioException;

@@ -20,9 +20,14 @@ import virtio.linux.LinuxException;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentSkipListMap;
 
-/** Both ends of {@code pci:NAME}: the emulated functions of this container. */
+/**
+ * Both ends of {@code pci:NAME}, the emulated functions of this container, and the driver end of
+ * {@code pci:0000:00:04.0}, the real functions that are bound to vfio-pci.
+ */
 @VirtioTransport("pci")
 @Component
 @Designate(ocd = PciProvider.Config.class)
@@ -45,12 +50,17 @@ public final class PciProvider implements TransportProvider, Exporter {
         int bounceMebibytes() default 16;
     }
 
+    private static final String TAKEN_HERE = "driven in this container: detach it there first";
     private static final long MEBIBYTE = 1 << 20;
 
     /** Most vectors that MSI-X has (4.1.5.1.2). */
     private static final int MOST_VECTORS = 2048;
 
     private final Map<String, EmulatedFunction> functions = new ConcurrentSkipListMap<>();
+
+    /** Real functions that are open, by address. */
+    private final Set<String> taken = ConcurrentHashMap.newKeySet();
+
     private final long coherentBytes;
     private final long bounceBytes;
 
@@ -87,6 +97,10 @@ public final class PciProvider implements TransportProvider, Exporter {
         if (address.isBlank()) {
             throw new VirtioException("an emulated function needs a name, as pci:emu0");
         }
+        if (PciSlot.isFunction(address)) {
+            throw new VirtioException(
+                    "pci:%s is the address of a real function: choose a name".formatted(address));
+        }
         int vectors = Math.min(device.queueCount() + 1, MOST_VECTORS);
         EmulatedFunction function =
                 new EmulatedFunction(
@@ -102,6 +116,10 @@ public final class PciProvider implements TransportProvider, Exporter {
     public List<Candidate> discover() {
         List<Candidate> found = new ArrayList<>();
         functions.forEach((address, function) -> found.add(candidate(address, function)));
+        for (PciSlot slot : PciSlot.all(PciSlot.DEVICES)) {
+            String unavailable = taken.contains(slot.function()) ? TAKEN_HERE : slot.unavailable();
+            found.add(new Candidate("pci:" + slot.function(), slot.description(), unavailable));
+        }
         return found;
     }
 
@@ -115,6 +133,9 @@ public final class PciProvider implements TransportProvider, Exporter {
 
     @Override
     public Transport open(String address) throws VirtioException {
+        if (PciSlot.isFunction(address)) {
+            return openReal(PciSlot.whole(address));
+        }
         EmulatedFunction function = functions.get(address);
         if (function == null) {
             throw new VirtioException(
@@ -129,6 +150,47 @@ public final class PciProvider implements TransportProvider, Exporter {
         PciTransport transport = new PciTransport("pci:" + address, function, memory);
         try {
             function.attach(transport, memory);
+            transport.start();
+            return transport;
+        } catch (VirtioException | RuntimeException e) {
+            transport.close();
+            throw e;
+        }
+    }
+
+    private Transport openReal(String address) throws VirtioException {
+        String where = "pci:" + address;
+        PciSlot slot =
+                PciSlot.of(PciSlot.DEVICES, address)
+                        .orElseThrow(
+                                () ->
+                                        new VirtioException(
+                                                where + " does not exist, or is no virtio device"));
+        if (slot.unavailable() != null) {
+            throw new VirtioException(where + " is " + slot.unavailable());
+        }
+        if (!taken.add(address)) {
+            throw new VirtioException(where + " is " + TAKEN_HERE);
+        }
+        VfioFunction function;
+        try {
+            function = VfioFunction.open(where, slot, () -> taken.remove(address));
+        } catch (VirtioException | RuntimeException e) {
+            taken.remove(address);
+            throw e;
+        }
+        VfioMemory memory;
+        try {
+            memory =
+                    VfioMemory.create(
+                            where, function.group(), coherentBytes + bounceBytes, bounceBytes);
+        } catch (VirtioException | RuntimeException e) {
+            function.detach(null);
+            throw e;
+        }
+        PciTransport transport = new PciTransport(where, function, memory);
+        function.attach(transport, memory);
+        try {
             transport.start();
             return transport;
         } catch (VirtioException | RuntimeException e) {

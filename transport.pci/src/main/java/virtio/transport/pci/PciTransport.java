@@ -92,8 +92,9 @@ final class PciTransport implements Transport, PciFunction.Driver {
         status(0);
         command(PciRegisters.COMMAND_BUS_MASTER);
         int wanted = Math.min(read16(PciRegisters.NUM_QUEUES) + 1, PciFunction.MOST_VECTORS);
-        int granted = Math.min(wanted, capabilities.msixVectors());
-        if (granted > 0 && function.enableMsix(granted)) {
+        wanted = Math.min(wanted, capabilities.msixVectors());
+        int granted = wanted > 0 ? function.enableMsix(wanted) : 0;
+        if (granted > 0) {
             useVectors(granted);
         } else {
             usePin();

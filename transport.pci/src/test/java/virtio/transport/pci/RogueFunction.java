@@ -27,6 +27,7 @@ final class RogueFunction implements PciFunction {
     private final Map<Integer, int[]> lies = new HashMap<>();
 
     boolean msixPossible = true;
+    int mostVectors = 64;
     boolean pinPossible = true;
     boolean allOnes;
     long bar0Bytes;
@@ -134,9 +135,9 @@ final class RogueFunction implements PciFunction {
     }
 
     @Override
-    public boolean enableMsix(int vectors) {
+    public int enableMsix(int vectors) {
         record.add("msix " + vectors);
-        return msixPossible && honest.enableMsix(vectors);
+        return msixPossible ? honest.enableMsix(Math.min(vectors, mostVectors)) : 0;
     }
 
     @Override

@@ -1,0 +1,110 @@
+package virtio.guest;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+
+/** QEMU's virtio-blk-pci behind an Intel IOMMU, driven through VFIO. */
+class PciIT {
+    private static final String OPTIONS = ",disable-legacy=on,iommu_platform=on";
+
+    @TempDir static Path folder;
+    private static Guest guest;
+    private static Path fileSystem;
+    private static Path blank;
+    private static String sum;
+
+    @BeforeAll
+    static void boot() throws Exception {
+        fileSystem = Disks.fileSystem(folder.resolve("fs.img"));
+        sum = Disks.sha256(fileSystem);
+        blank = Disks.blank(folder.resolve("blank.img"), 16 << 20);
+        guest =
+                Guest.q35("pci")
+                        .kernel("intel_iommu=on")
+                        .disk("fs", fileSystem)
+                        .disk("packed", Disks.blank(folder.resolve("packed.img"), 16 << 20))
+                        .disk("bare", blank)
+                        .disk("pin", Disks.blank(folder.resolve("pin.img"), 8 << 20))
+                        .qemu("-device", "intel-iommu,intremap=on,caching-mode=on")
+                        .qemu("-device", "virtio-blk-pci,drive=fs,addr=4,num-queues=4" + OPTIONS)
+                        .qemu("-device", "virtio-blk-pci,drive=packed,addr=5,packed=on" + OPTIONS)
+                        .qemu(
+                                "-device",
+                                "virtio-blk-pci,drive=bare,addr=6,event_idx=off,indirect_desc=off"
+                                        + OPTIONS)
+                        .qemu("-device", "virtio-blk-pci,drive=pin,addr=7,vectors=0" + OPTIONS)
+                        .job(
+                                """
+                                check unbound container "why pci:0000:00:04.0"
+                                check refused container "attach pci:0000:00:04.0"
+                                modprobe vfio_iommu_type1
+                                modprobe vfio-pci
+                                for n in 4 5 6 7; do
+                                    check bind$n rebind pci 0000:00:0$n.0 vfio-pci
+                                done
+                                check read container "attach pci:0000:00:04.0; show blk0; \
+                                copy blk0 file:/tmp/fs.img; \
+                                perf blk0 --runtime=1; perf blk0 --runtime=1 --mode=poll; \
+                                perf blk0 --runtime=1 --iodepth=1"
+                                check mount sh -c "sha256sum /tmp/fs.img"
+                                check write container "attach pci:0000:00:06.0; \
+                                copy file:/tmp/fs.img blk0; ring blk0 0"
+                                check packed container "attach pci:00:05.0; features blk0; \
+                                copy file:/tmp/fs.img blk0; perf blk0 --runtime=1; \
+                                copy blk0 file:/tmp/again.img"
+                                check pin container "attach pci:0000:00:07.0; \
+                                perf blk0 --runtime=1 --iodepth=4"
+                                check twice container "attach pci:0000:00:04.0; \
+                                attach pci:0000:00:04.0 --name other"
+                                """)
+                        .limit(400)
+                        .run();
+    }
+
+    @Test
+    void aFileSystemIsReadOut() {
+        String said = guest.passed("read");
+        assertTrue(said.contains("sha256 " + sum), said);
+        assertTrue(said.contains(" IOPS"), said);
+    }
+
+    @Test
+    void whatIsBoundElsewhereIsRefusedWithTheCommandsThatHelp() {
+        String said = guest.refused("refused");
+        assertTrue(said.contains("bound to virtio-pci"), said);
+        assertTrue(said.contains("/sys/bus/pci/devices/0000:00:04.0/driver/unbind"), said);
+    }
+
+    @Test
+    void aFileSystemIsWritten() throws Exception {
+        guest.passed("write");
+        assertEquals(-1, Files.mismatch(fileSystem, blank));
+        Disks.check(blank);
+    }
+
+    @Test
+    void aPackedRingIsDriven() throws Exception {
+        String said = guest.passed("packed");
+        assertTrue(said.contains("RING_PACKED"), said);
+        assertTrue(said.contains("sha256 " + sum), said);
+        Disks.check(folder.resolve("packed.img"));
+    }
+
+    @Test
+    void withoutVectorsThePinIsUsed() {
+        assertTrue(guest.passed("pin").contains(" IOPS"));
+    }
+
+    @Test
+    void whatIsDrivenIsNotAttachedAgain() {
+        assertTrue(guest.refused("twice").contains("driven in this container"));
+    }
+}
