@@ -1,6 +1,7 @@
 package virtio.guest;
 
 import java.io.OutputStream;
+import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -38,7 +39,7 @@ final class Disks {
         try (FileChannel channel =
                 FileChannel.open(image, StandardOpenOption.CREATE, StandardOpenOption.WRITE)) {
             channel.truncate(0);
-            channel.write(java.nio.ByteBuffer.allocate(1), bytes - 1);
+            channel.write(ByteBuffer.allocate(1), bytes - 1);
         }
         return image;
     }
@@ -50,8 +51,7 @@ final class Disks {
 
     static String sha256(Path file) throws Exception {
         MessageDigest digest = MessageDigest.getInstance("SHA-256");
-        try (OutputStream sink =
-                new DigestOutputStream(OutputStream.nullOutputStream(), digest)) {
+        try (OutputStream sink = new DigestOutputStream(OutputStream.nullOutputStream(), digest)) {
             Files.copy(file, sink);
         }
         return HexFormat.of().formatHex(digest.digest());

@@ -165,7 +165,7 @@ public final class Demo {
     }
 
     /** Every block compared with what was acknowledged; the checksum of the whole. */
-    private static String readBack(BlockDevice disk, Load load) throws Exception {
+    static String readBack(BlockDevice disk, Load load) throws Exception {
         MessageDigest digest = Copy.sha256();
         int blockBytes = 4096;
         MemorySegment chunk = disk.allocate(256 << 10);
