@@ -7,6 +7,8 @@ import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
+import virtio.transport.pci.CutOff;
+
 import java.nio.file.Files;
 import java.nio.file.Path;
 
@@ -62,9 +64,20 @@ class PciIT {
                                 copy blk0 file:/tmp/pin.img; ring blk0 0"
                                 check twice container "attach pci:0000:00:04.0; \
                                 attach pci:00:04.0 --name other"
+                                check cut /opt/jre/bin/java -cp /opt/probe:/opt/virtio/bundle/transport.pci.jar:\
+                                /opt/virtio/bundle/virtio.linux.jar:\
+                                /opt/virtio/bundle/virtio.api.jar \
+                                --enable-native-access=ALL-UNNAMED virtio.transport.pci.CutOff \
+                                0000:00:06.0
+                                check faults sh -c "dmesg | grep -i dmar"
                                 """)
+                        .file("/opt/probe/virtio/transport/pci/CutOff.class", probe())
                         .limit(400)
                         .run();
+    }
+
+    private static Path probe() throws Exception {
+        return Path.of(CutOff.class.getResource("CutOff.class").toURI());
     }
 
     @Test
@@ -105,5 +118,12 @@ class PciIT {
     @Test
     void whatIsDrivenIsNotAttachedAgain() {
         assertTrue(guest.refused("twice").contains("driven in this container"));
+    }
+
+    @Test
+    void afterUnmapTheDeviceReachesTheMemoryNoMore() {
+        String said = guest.passed("cut");
+        assertTrue(said.contains("mapped: used with status 0, memory written"), said);
+        assertTrue(said.matches("(?s).*unmapped: .*, memory untouched.*"), said);
     }
 }

@@ -24,7 +24,7 @@ class PciLiveIT {
                 Guest.q35("pci-live")
                         .kernel("intel_iommu=on")
                         .qemu("-device", "intel-iommu,intremap=on,caching-mode=on")
-                        .qemu("-device", "pcie-root-port,id=port,chassis=1,addr=8");
+                        .qemu("-device", "pcie-root-port,id=slot,chassis=1,addr=8");
         disk("twin", "addr=4,share-rw=on,serial=twin");
         guest.qemu(
                 "-device",
@@ -33,7 +33,7 @@ class PciLiveIT {
                         + OPTIONS);
         disk("transport", "addr=6");
         disk("driver", "addr=7");
-        disk("hot", "bus=port");
+        disk("hot", "bus=slot");
         guest.job(
                         """
                         modprobe vfio_iommu_type1
@@ -67,7 +67,7 @@ class PciLiveIT {
             guest.qmp(
                     "device_add",
                     "{\"driver\": \"virtio-blk-pci\", \"drive\": \"hot\", \"id\": \"hot2\","
-                            + " \"bus\": \"port\", \"disable-legacy\": \"on\","
+                            + " \"bus\": \"slot\", \"disable-legacy\": \"on\","
                             + " \"iommu_platform\": true}");
             guest.await("lost attached");
             guest.qmp("device_del", "{\"id\": \"hot2\"}");

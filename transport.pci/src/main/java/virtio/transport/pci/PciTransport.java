@@ -42,6 +42,7 @@ final class PciTransport implements Transport, PciFunction.Driver {
     private volatile VirtioException lost;
     private boolean goneReported;
     private boolean ringReset;
+    private boolean packed;
 
     /**
      * A driver that has not looked at the function yet.
@@ -199,6 +200,7 @@ final class PciTransport implements Transport, PciFunction.Driver {
             write(PciRegisters.DRIVER_FEATURE, 4, bits);
         }
         ringReset = features.has(Feature.RING_RESET);
+        packed = features.has(Feature.RING_PACKED);
         notifyBytes = features.has(Feature.NOTIFICATION_DATA) ? 4 : 2;
         mapConfigVector();
     }
@@ -339,6 +341,11 @@ final class PciTransport implements Transport, PciFunction.Driver {
             throw new VirtioException(
                     "queue %d of %s with %d descriptors, limits are 1 and %d"
                             .formatted(queue, where, layout.size(), max));
+        }
+        if (!packed && Integer.bitCount(layout.size()) != 1) {
+            throw new VirtioException(
+                    "queue %d of %s with %d descriptors, which is no power of two"
+                            .formatted(queue, where, layout.size()));
         }
         long notifyOffset = notifyOffset(queue);
         write(PciRegisters.QUEUE_SIZE, 2, layout.size());

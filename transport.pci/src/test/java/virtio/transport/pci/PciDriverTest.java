@@ -216,6 +216,7 @@ class PciDriverTest {
     }
 
     @Test
+    @Tag("DRV-PCI-013")
     @Tag("DRV-PCI-018")
     void deviceIsResetBeforeItMayAccessMemory() throws Exception {
         function.lie(20, 3, DeviceStatus.DRIVER_OK);
@@ -252,9 +253,15 @@ class PciDriverTest {
     }
 
     @Test
+    @Tag("DRV-PCI-015")
+    @Tag("DRV-PCI-016")
     void queueThatTheDeviceRefusesIsAnError() throws Exception {
         transport.start();
         negotiate();
+        for (int size : new int[] {0, 3, 63, 65, -1}) {
+            assertThrows(VirtioException.class, () -> transport.startQueue(0, layout(size)));
+        }
+        assertFalse(function.record.stream().anyMatch(access -> access.startsWith("W24")));
         device.refuseQueues("by the test");
         assertThrows(VirtioException.class, () -> transport.startQueue(0, layout(16)));
         device.refuseQueues(null);
