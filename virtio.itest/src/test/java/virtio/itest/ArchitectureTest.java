@@ -66,6 +66,8 @@ class ArchitectureTest {
                             Map.entry("transport.vduse", List.of(API, LINUX)),
                             Map.entry("backend.blk", List.of(API)),
                             Map.entry("device.blk", List.of(API)),
+                            Map.entry("backend.net", List.of(API, LINUX)),
+                            Map.entry("device.net", List.of(API)),
                             Map.entry("virtio.shell", List.of(API))));
 
     private static final JavaClasses CLASSES =

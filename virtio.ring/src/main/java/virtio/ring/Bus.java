@@ -311,7 +311,9 @@ public final class Bus implements VirtioBus, AttachedDevice.Owner {
     }
 
     private static void checkAddress(String what, String address) throws VirtioException {
-        if (address == null || !ADDRESS.matcher(address).matches()) {
+        // A kind of backend may need no more than its name, as "loopback:".
+        boolean bare = what.equals("backend") && address != null && address.endsWith(":");
+        if (address == null || !ADDRESS.matcher(bare ? address + "-" : address).matches()) {
             throw new VirtioException(
                     "\"%s\" is no %s: it has the form %s"
                             .formatted(

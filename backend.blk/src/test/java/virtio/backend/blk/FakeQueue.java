@@ -140,6 +140,13 @@ final class FakeQueue implements DeviceQueue {
     }
 
     @Override
+    public void complete(Chain[] chains, long[] written, int count) {
+        for (int i = 0; i < count; i++) {
+            complete(chains[i], written[i]);
+        }
+    }
+
+    @Override
     public void notifyDriver() {}
 
     @Override

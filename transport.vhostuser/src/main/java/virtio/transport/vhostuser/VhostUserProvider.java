@@ -36,7 +36,7 @@ public final class VhostUserProvider implements TransportProvider {
     @ObjectClassDefinition(
             name = "Virtio vhost-user transport",
             description = "Drives devices that vhost-user back-ends serve")
-    @interface Config {
+    public @interface Config {
         @AttributeDefinition(
                 description =
                         "Bytes of a region of shared memory; pages are taken as they are used,"

@@ -33,6 +33,14 @@ public interface DeviceQueue {
      */
     void complete(Chain chain, long written);
 
+    /**
+     * Gives several buffers back at once: the driver sees all of them or none (virtio 5.1.6.3.2
+     * asks for that where a frame is spread over them).
+     *
+     * @param count how many of both arrays, 1 or more; otherwise as {@link #complete(Chain, long)}
+     */
+    void complete(Chain[] chains, long[] written, int count);
+
     /** Tells the driver about completed buffers now, if it wants to know; before a long pause. */
     void notifyDriver();
 

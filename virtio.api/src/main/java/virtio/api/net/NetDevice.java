@@ -2,7 +2,11 @@ package virtio.api.net;
 
 import org.osgi.annotation.versioning.ProviderType;
 
+import virtio.api.Features;
 import virtio.api.VirtioException;
+
+import java.util.List;
+import java.util.Set;
 
 /**
  * A network card; an OSGi service with the property {@value #NAME}.
@@ -19,21 +23,70 @@ public interface NetDevice {
     /** The name the device was attached by, as {@code net0}. */
     String name();
 
-    /** The hardware address, 6 bytes. */
+    /** The hardware address, 6 bytes; one of our own where the device has none. */
     byte[] macAddress();
 
-    /** Most bytes of a frame's payload. */
+    /** Most bytes of a frame's payload; 1500 where the device does not say. */
     int mtu();
 
-    /** Whether the link is up. */
+    /** Whether the link is up; always where the device does not say. */
     boolean linkUp();
+
+    /** Megabits a second; -1 when unknown. */
+    int speedMegabits();
 
     /** Number of queue pairs. */
     int queuePairs();
 
-    /** A queue pair for one owner at a time; an error naming it when it has one. */
+    /** What was negotiated: which offloads {@link PacketBuffer} may carry, among others. */
+    Features features();
+
+    /**
+     * A queue pair for one owner at a time.
+     *
+     * @throws VirtioException when it has one, or the card is gone
+     */
     NetQueue openQueue(int pair) throws VirtioException;
+
+    /**
+     * A queue pair whose frames go to a handler, on a thread of the card.
+     *
+     * @throws VirtioException as {@link #openQueue}
+     */
+    FramePort openPort(int pair, FrameHandler handler) throws VirtioException;
 
     /** Calls the listener, on a thread of the core, after every change of {@link #linkUp}. */
     AutoCloseable onLinkChange(Runnable listener);
+
+    /** Shows all frames to a tap until the answer is closed; one tap at a time. */
+    AutoCloseable capture(FrameTap tap) throws VirtioException;
+
+    /**
+     * Sets what is received, in place of what was set before; kept over a swap.
+     *
+     * @throws VirtioException when the device cannot, naming the feature that it lacks
+     */
+    void receive(Set<ReceiveMode> modes) throws VirtioException;
+
+    /** Sets the further addresses that are received; errors as {@link #receive}. */
+    void filterAddresses(List<byte[]> unicast, List<byte[]> multicast) throws VirtioException;
+
+    /** Receives frames of a VLAN, 0 to 4095, as well; errors as {@link #receive}. */
+    void addVlan(int vlan) throws VirtioException;
+
+    /** Receives no frames of a VLAN any more; errors as {@link #receive}. */
+    void removeVlan(int vlan) throws VirtioException;
+
+    /** Sets the hardware address; errors as {@link #receive}. */
+    void macAddress(byte[] address) throws VirtioException;
+
+    /**
+     * Switches which offloads received frames may carry.
+     *
+     * @param offloads GUEST features out of {@link #features}, as CSUM or TSO4
+     */
+    void guestOffloads(Features offloads) throws VirtioException;
+
+    /** What went through so far. */
+    NetStatistics statistics();
 }

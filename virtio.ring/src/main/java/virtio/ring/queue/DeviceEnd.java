@@ -214,6 +214,33 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
     /** Tells the driver of a used buffer, to which that many bytes were written. */
     abstract void use(int id, int descriptors, long length);
 
+    /** Until {@link #publish}, the driver is not told of what is used. */
+    abstract void hold();
+
+    /** Tells the driver of all used since {@link #hold}. */
+    abstract void publish();
+
+    @Override
+    public final void complete(Chain[] chains, long[] written, int count) {
+        for (int i = 0; i < count; i++) {
+            close((RingChain) chains[i], written[i]);
+        }
+        if (!serving) {
+            return;
+        }
+        hold();
+        for (int i = 0; i < count; i++) {
+            RingChain chain = (RingChain) chains[i];
+            long length = Math.min(written[i], 0xFFFFFFFFL);
+            if (turns == null) {
+                use(chain.id, chain.descriptors, length);
+            } else {
+                useInTurn(chain, length);
+            }
+        }
+        publish();
+    }
+
     /** With IN_ORDER: notes the turn of a buffer just taken; false when the queue broke. */
     final boolean takeTurn(RingChain chain) {
         if (turns.take(chain)) {

@@ -33,6 +33,12 @@ final class PackedDeviceEnd extends DeviceEnd {
     /** Nothing is known about what the driver was told by an earlier life of the queue. */
     private boolean notifyAnyway;
 
+    /** The first of the used buffers of which the driver is not told yet; its word comes last. */
+    private boolean holding;
+
+    private long heldAt;
+    private long heldWord;
+
     PackedDeviceEnd(
             int index, QueueLayout layout, Features features, DriverMemory memory, Export export)
             throws VirtioException {
@@ -236,14 +242,36 @@ final class PackedDeviceEnd extends DeviceEnd {
     @Override
     void use(int id, int descriptors, long length) {
         int flags = usedFlags | (length > 0 ? Descriptor.WRITE : 0);
-        RingMemory.setRelease64(
-                ring + (long) usedSlot * Descriptor.BYTES + PackedRing.WORD,
-                length | (long) id << PackedRing.ID_SHIFT | (long) flags << PackedRing.FLAGS_SHIFT);
+        long at = ring + (long) usedSlot * Descriptor.BYTES + PackedRing.WORD;
+        long word =
+                length
+                        | (long) id << PackedRing.ID_SHIFT
+                        | (long) flags << PackedRing.FLAGS_SHIFT;
+        if (holding && heldAt == 0) {
+            heldAt = at;
+            heldWord = word;
+        } else {
+            RingMemory.setRelease64(at, word);
+        }
         used += descriptors;
         usedSlot += descriptors;
         if (usedSlot >= size) {
             usedSlot -= size;
             usedFlags ^= PackedRing.AVAIL | PackedRing.USED;
+        }
+    }
+
+    @Override
+    void hold() {
+        holding = true;
+        heldAt = 0;
+    }
+
+    @Override
+    void publish() {
+        holding = false;
+        if (heldAt != 0) {
+            RingMemory.setRelease64(heldAt, heldWord);
         }
     }
 

@@ -23,6 +23,11 @@ final class SplitDeviceEnd extends DeviceEnd {
     private int used;
     private int notified;
 
+    /** The driver is not told of used buffers yet, which begin there. */
+    private boolean holding;
+
+    private int heldFrom;
+
     /** Nothing is known about what the driver was told by an earlier life of the queue. */
     private boolean notifyAnyway;
 
@@ -226,9 +231,30 @@ final class SplitDeviceEnd extends DeviceEnd {
             inflight.using(head);
         }
         used = used + 1 & 0xFFFF;
+        if (holding) {
+            return;
+        }
         RingMemory.setRelease16(usedRing + SplitRing.IDX, used);
         if (inflight != null) {
             inflight.used(head, used);
+        }
+    }
+
+    @Override
+    void hold() {
+        holding = true;
+        heldFrom = used;
+    }
+
+    @Override
+    void publish() {
+        holding = false;
+        RingMemory.setRelease16(usedRing + SplitRing.IDX, used);
+        if (inflight != null) {
+            for (int at = heldFrom; at != used; at = at + 1 & 0xFFFF) {
+                long element = RingMemory.get64(usedRing + SplitRing.RING + 8L * (at & mask));
+                inflight.used((int) element & mask, used);
+            }
         }
     }
 

@@ -1,0 +1,368 @@
+package virtio.backend.net;
+
+import virtio.api.DeviceType;
+import virtio.api.Feature;
+import virtio.api.Features;
+import virtio.api.VirtioException;
+import virtio.api.backend.Backend;
+import virtio.api.backend.Chain;
+import virtio.api.backend.DeviceQueue;
+import virtio.api.net.NetConfig;
+import virtio.api.net.NetFeature;
+import virtio.api.net.NetHeader;
+
+import java.lang.System.Logger.Level;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.util.concurrent.atomic.AtomicReferenceArray;
+import java.util.concurrent.atomic.LongAdder;
+
+/**
+ * The network device in software (virtio 5.1): a port of a {@link Link} that a driver drives.
+ *
+ * <p>A frame that a driver sends with something wrong in its header is dropped. What a receiver
+ * cannot take as it is, is checksummed and segmented for it first.
+ */
+final class NetBackend implements Backend, Port {
+    private static final System.Logger LOG = System.getLogger(NetBackend.class.getName());
+
+    private final NetSpec spec;
+    private final Link link;
+    private final Features offered;
+    private final byte[] config = new byte[NetConfig.BYTES];
+    private final AtomicReferenceArray<ReceiveQueue> receiving;
+    private final Sending[] sending;
+    private final Commands commands = new Commands(this);
+
+    /** Null while no driver has chosen. */
+    private volatile Features accepted;
+
+    private volatile ReceiveFilter filter;
+
+    /** Offloads that received frames may carry, as feature bits. */
+    private volatile Features guestOffloads = Features.NONE;
+
+    private volatile int activePairs = 1;
+    private volatile Chain control;
+
+    /** Frames for the driver that were dropped, for want of room or because they were too long. */
+    final LongAdder dropped = new LongAdder();
+
+    /** Frames that the driver did not want. */
+    final LongAdder filtered = new LongAdder();
+
+    /** Frames of the driver with something wrong. */
+    final LongAdder bad = new LongAdder();
+
+    /**
+     * A port that is to join the link.
+     *
+     * @param filters whether others are on the link: their frames are kept from the driver, and
+     *     they are to hear where it is
+     */
+    NetBackend(NetSpec spec, Link link, boolean filters) {
+        this.spec = spec;
+        this.link = link;
+        receiving = new AtomicReferenceArray<>(spec.pairs());
+        sending = new Sending[spec.pairs()];
+        Features features =
+                Features.of(
+                        Feature.VERSION_1,
+                        NetFeature.CSUM,
+                        NetFeature.GUEST_CSUM,
+                        NetFeature.CTRL_GUEST_OFFLOADS,
+                        NetFeature.MTU,
+                        NetFeature.MAC,
+                        NetFeature.GUEST_TSO4,
+                        NetFeature.GUEST_TSO6,
+                        NetFeature.GUEST_ECN,
+                        NetFeature.GUEST_USO4,
+                        NetFeature.GUEST_USO6,
+                        NetFeature.HOST_TSO4,
+                        NetFeature.HOST_TSO6,
+                        NetFeature.HOST_ECN,
+                        NetFeature.HOST_USO,
+                        NetFeature.MRG_RXBUF,
+                        NetFeature.STATUS,
+                        NetFeature.CTRL_VQ,
+                        NetFeature.CTRL_MAC_ADDR,
+                        NetFeature.GUEST_HDRLEN);
+        if (filters) {
+            features =
+                    features.with(
+                            NetFeature.CTRL_RX,
+                            NetFeature.CTRL_RX_EXTRA,
+                            NetFeature.CTRL_VLAN,
+                            NetFeature.GUEST_ANNOUNCE);
+        }
+        if (spec.pairs() > 1) {
+            features = features.with(NetFeature.MQ);
+        }
+        offered = features.andNot(spec.without());
+        ByteBuffer c = ByteBuffer.wrap(config).order(ByteOrder.LITTLE_ENDIAN);
+        c.put(NetConfig.MAC, spec.mac());
+        c.putShort(NetConfig.STATUS, (short) NetConfig.S_LINK_UP);
+        c.putShort(NetConfig.MAX_VIRTQUEUE_PAIRS, (short) spec.pairs());
+        c.putShort(NetConfig.MTU, (short) spec.mtu());
+        filter = ReceiveFilter.of(Features.NONE, ReceiveFilter.number(spec.mac()));
+    }
+
+    @Override
+    public int deviceType() {
+        return DeviceType.NETWORK;
+    }
+
+    @Override
+    public Features offered() {
+        return offered;
+    }
+
+    @Override
+    public int queueCount() {
+        return 2 * spec.pairs() + 1;
+    }
+
+    @Override
+    public int configSize() {
+        return config.length;
+    }
+
+    @Override
+    public void readConfig(int offset, byte[] into) {
+        synchronized (config) {
+            System.arraycopy(config, offset, into, 0, into.length);
+        }
+    }
+
+    @Override
+    public void writeConfig(int offset, byte[] from) {}
+
+    @Override
+    public void onConfigChange(Runnable listener) {}
+
+    @Override
+    public void accepted(Features features) {
+        long mac = ReceiveFilter.number(spec.mac());
+        synchronized (config) {
+            System.arraycopy(spec.mac(), 0, config, NetConfig.MAC, NetConfig.MAC_BYTES);
+            // The link does not know yet where this port is now.
+            boolean announce = features.has(NetFeature.GUEST_ANNOUNCE);
+            config[NetConfig.STATUS] =
+                    (byte) (NetConfig.S_LINK_UP | (announce ? NetConfig.S_ANNOUNCE : 0));
+        }
+        filter = ReceiveFilter.of(features, mac);
+        guestOffloads = features.and(Commands.GUEST_OFFLOADS);
+        activePairs = 1;
+        accepted = features;
+    }
+
+    /** The control queue's number: behind all pairs, or the first one (5.1.2). */
+    private int controlIndex() {
+        Features features = accepted;
+        return features != null && features.has(NetFeature.MQ) ? 2 * spec.pairs() : 2;
+    }
+
+    @Override
+    public void queueStarted(DeviceQueue queue) {
+        int index = queue.index();
+        if (index == controlIndex()) {
+            control = queue.newChain();
+        } else if (index % 2 == 0) {
+            boolean mergeable = accepted.has(NetFeature.MRG_RXBUF);
+            receiving.set(index / 2, new ReceiveQueue(queue, mergeable));
+        } else {
+            sending[index / 2] = new Sending(queue.newChain());
+        }
+    }
+
+    @Override
+    public void process(DeviceQueue queue) throws VirtioException {
+        int index = queue.index();
+        if (index == controlIndex()) {
+            commands.process(queue, control);
+        } else if (index % 2 == 0) {
+            dropped.add(receiving.get(index / 2).process());
+        } else {
+            send(queue, sending[index / 2]);
+        }
+    }
+
+    private void send(DeviceQueue queue, Sending s) {
+        Frame frame = s.sender.frame;
+        while (queue.next(s.chain)) {
+            long bytes = s.chain.readableBytes();
+            frame.length = (int) Math.min(bytes - Frame.HEADER, Frame.MAX_BYTES);
+            if (bytes < Frame.HEADER || bytes > Frame.MAX_BYTES) {
+                bad("frame of %d bytes with its header of %d".formatted(bytes, Frame.HEADER));
+            } else {
+                s.chain.read(0, frame.memory, 0, bytes);
+                String wrong = frame.bad();
+                if (wrong == null) {
+                    link.send(this, s.sender);
+                } else {
+                    bad(wrong);
+                }
+            }
+            queue.complete(s.chain, 0);
+        }
+        s.sender.flush();
+    }
+
+    /** One line for the operator, not one per frame. */
+    private void bad(String reason) {
+        if (bad.sum() == 0) {
+            LOG.log(Level.WARNING, "{0}: dropped from its driver: {1}", spec.target(), reason);
+        }
+        bad.increment();
+    }
+
+    @Override
+    public void queueStopped(DeviceQueue queue) {
+        int index = queue.index();
+        if (index == controlIndex()) {
+            control = null;
+        } else if (index % 2 == 0) {
+            receiving.set(index / 2, null);
+        } else {
+            sending[index / 2] = null;
+        }
+    }
+
+    @Override
+    public void close() {
+        link.leave(this);
+    }
+
+    // Port
+
+    @Override
+    public void deliver(Sender sender) {
+        Frame frame = sender.frame;
+        Features features = accepted;
+        if (features == null || !filter.accepts(frame)) {
+            filtered.increment();
+            return;
+        }
+        int gso = frame.gsoType();
+        if (gso == NetHeader.GSO_NONE) {
+            int most = spec.mtu() + frame.ethernetBytes();
+            if (features.has(NetFeature.MTU) && frame.length > most) {
+                dropped.increment();
+            } else if (frame.needsChecksum() && !guestOffloads.has(NetFeature.GUEST_CSUM)) {
+                sender.other.copyFrom(frame);
+                sender.other.completeChecksum();
+                put(sender.other, sender);
+            } else {
+                put(frame, sender);
+            }
+        } else if (takes(gso, frame)) {
+            put(frame, sender);
+        } else {
+            sender.segmentation.split(frame, segment -> put(segment, sender));
+        }
+    }
+
+    private boolean takes(int gso, Frame frame) {
+        Features guest = guestOffloads;
+        if (frame.ecn() && !guest.has(NetFeature.GUEST_ECN)
+                || !guest.has(NetFeature.GUEST_CSUM)) {
+            return false;
+        }
+        boolean v4 = frame.get8(frame.ethernetBytes()) >>> 4 == 4;
+        return switch (gso) {
+            case NetHeader.GSO_TCPV4 -> guest.has(NetFeature.GUEST_TSO4);
+            case NetHeader.GSO_TCPV6 -> guest.has(NetFeature.GUEST_TSO6);
+            default -> guest.has(v4 ? NetFeature.GUEST_USO4 : NetFeature.GUEST_USO6);
+        };
+    }
+
+    private void put(Frame frame, Sender sender) {
+        ReceiveQueue queue = receiving.get(steer(frame));
+        for (int pair = 0; queue == null && pair < activePairs; pair++) {
+            // The queue is being reset (DEV-NET-090).
+            queue = receiving.get(pair);
+        }
+        if (queue == null || !queue.ring.put(frame)) {
+            dropped.increment();
+        }
+        if (queue != null) {
+            sender.tell(queue);
+        }
+    }
+
+    /** Frames of one flow go to one queue. */
+    private int steer(Frame frame) {
+        int pairs = activePairs;
+        if (pairs == 1) {
+            return 0;
+        }
+        int ip = frame.ethernetBytes();
+        long hash = frame.source() ^ frame.destination();
+        if (frame.length >= ip + 24 && frame.get8(ip) >>> 4 == 4) {
+            hash = frame.get32(ip + 12) ^ frame.get32(ip + 16) ^ frame.get8(ip + 9);
+            int protocol = frame.get8(ip + 9);
+            if ((protocol == 6 || protocol == 17) && (frame.get16(ip + 6) & 0x3FFF) == 0) {
+                hash ^= frame.get32(ip + (frame.get8(ip) & 0xF) * 4);
+            }
+        } else if (frame.length >= ip + 44 && frame.get8(ip) >>> 4 == 6) {
+            for (int at = 8; at <= 40; at += 4) {
+                hash ^= frame.get32(ip + at);
+            }
+        }
+        return (int) Long.remainderUnsigned(hash * 0x9E3779B97F4A7C15L >>> 32, pairs);
+    }
+
+    // For the control queue.
+
+    Features features() {
+        return accepted;
+    }
+
+    int pairs() {
+        return spec.pairs();
+    }
+
+    ReceiveFilter filter() {
+        return filter;
+    }
+
+    void filter(ReceiveFilter now) {
+        filter = now;
+    }
+
+    void guestOffloads(Features now) {
+        guestOffloads = now;
+    }
+
+    void activePairs(int now) {
+        activePairs = now;
+    }
+
+    void mac(byte[] now) {
+        synchronized (config) {
+            System.arraycopy(now, 0, config, NetConfig.MAC, NetConfig.MAC_BYTES);
+        }
+        filter = filter.withMac(ReceiveFilter.number(now));
+    }
+
+    void announced() {
+        synchronized (config) {
+            config[NetConfig.STATUS] &= ~NetConfig.S_ANNOUNCE;
+        }
+    }
+
+    @Override
+    public String toString() {
+        return spec.target();
+    }
+
+    /** What the thread of one transmit queue needs. */
+    private static final class Sending {
+        final Chain chain;
+        final Sender sender = new Sender();
+
+        Sending(Chain chain) {
+            this.chain = chain;
+        }
+    }
+}

@@ -1,0 +1,105 @@
+package virtio.backend.net;
+
+import virtio.api.backend.Chain;
+import virtio.api.backend.DeviceQueue;
+import virtio.api.net.NetHeader;
+
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.util.concurrent.atomic.AtomicBoolean;
+
+/** A running receive queue and the frames on the way to it; served by its thread. */
+final class ReceiveQueue {
+    /** Most buffers of a frame; those of 1526 bytes hold the largest in 44. */
+    private static final int MAX_BUFFERS = 128;
+
+    private static final ValueLayout.OfShort LITTLE16 =
+            ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(java.nio.ByteOrder.LITTLE_ENDIAN);
+
+    final FrameRing ring = new FrameRing();
+    private final DeviceQueue queue;
+    private final boolean mergeable;
+    private final AtomicBoolean marked = new AtomicBoolean();
+    private final Chain[] chains = new Chain[MAX_BUFFERS];
+    private final long[] written = new long[MAX_BUFFERS];
+
+    /** Chains that were taken for the next frame. */
+    private int taken;
+
+    private long takenBytes;
+
+    ReceiveQueue(DeviceQueue queue, boolean mergeable) {
+        this.queue = queue;
+        this.mergeable = mergeable;
+    }
+
+    /** Whether nobody has asked for the queue to be served yet; whoever is told has to. */
+    boolean mark() {
+        return marked.compareAndSet(false, true);
+    }
+
+    void schedule() {
+        queue.schedule();
+    }
+
+    /**
+     * Hands over what is there as long as the driver has buffers.
+     *
+     * @return frames dropped, for want of a buffer large enough
+     */
+    int process() {
+        marked.set(false);
+        int dropped = 0;
+        for (int length = ring.nextLength(); length >= 0; length = ring.nextLength()) {
+            long bytes = Frame.HEADER + (long) length;
+            while (takenBytes < bytes && taken < MAX_BUFFERS && (mergeable || taken == 0)) {
+                if (chains[taken] == null) {
+                    chains[taken] = queue.newChain();
+                }
+                if (!queue.next(chains[taken])) {
+                    return dropped;
+                }
+                written[taken] = chains[taken].writableBytes();
+                takenBytes += written[taken++];
+            }
+            if (takenBytes < bytes) {
+                dropped++;
+            } else {
+                write(bytes);
+            }
+            ring.remove();
+        }
+        return dropped;
+    }
+
+    private void write(long bytes) {
+        MemorySegment from = ring.memory();
+        long next = ring.next();
+        // How many of the buffers taken the frame needs: a smaller one before may have needed less.
+        int count = 0;
+        for (long room = 0; room < bytes; room += written[count++]) {}
+        from.set(LITTLE16, next + NetHeader.NUM_BUFFERS, (short) count);
+        long done = 0;
+        for (int i = 0; i < count; i++) {
+            long part = Math.min(bytes - done, written[i]);
+            chains[i].write(0, from, next + done, part);
+            written[i] = part;
+            done += part;
+        }
+        if (count == 1) {
+            queue.complete(chains[0], written[0]);
+        } else {
+            queue.complete(chains, written, count);
+        }
+        // What was taken for a larger frame, which was dropped, is for the next ones.
+        taken -= count;
+        takenBytes = 0;
+        for (int i = 0; i < taken; i++) {
+            Chain used = chains[i];
+            chains[i] = chains[i + count];
+            chains[i + count] = used;
+            written[i] = chains[i].writableBytes();
+            takenBytes += written[i];
+        }
+    }
+}

@@ -1,0 +1,106 @@
+package virtio.device.net;
+
+import virtio.api.VirtioException;
+import virtio.api.map.CoherentMemory;
+import virtio.api.map.DeviceMapping;
+import virtio.api.net.PacketBuffer;
+
+import java.lang.foreign.MemorySegment;
+
+/**
+ * The buffers of one queue pair in one life of its device; used with the pair's lock held.
+ *
+ * <p>Consumers may hold buffers over a swap: the memory is given back with the last of them.
+ */
+final class PacketPool {
+    /** Bytes of a frame in one buffer, at the usual headroom. */
+    static final int DATA_BYTES = 2048;
+
+    /** An odd number of cache lines, so that equal offsets do not share the sets of a cache. */
+    static final int SLOT_BYTES = PacketBuffer.HEADROOM + DATA_BYTES;
+
+    final DeviceMapping mapping;
+    final Packet[] slots;
+    private CoherentMemory memory;
+    private final Packet[] free;
+    private int freeCount;
+    private boolean retired;
+
+    PacketPool(String name, DeviceMapping mapping, int count) throws VirtioException {
+        this.mapping = mapping;
+        long bytes = (long) count * SLOT_BYTES;
+        memory = mapping.alloc(bytes);
+        if (memory == null) {
+            throw new VirtioException(
+                    "%s: no room for %d bytes of packets".formatted(name, bytes));
+        }
+        slots = new Packet[count];
+        free = new Packet[count];
+        MemorySegment all = memory.segment();
+        for (int i = 0; i < count; i++) {
+            long at = (long) i * SLOT_BYTES;
+            slots[i] =
+                    new Packet(this, i, all.asSlice(at, SLOT_BYTES), memory.mapHandle() + at);
+            free[count - 1 - i] = slots[i];
+        }
+        freeCount = count;
+    }
+
+    int free() {
+        return freeCount;
+    }
+
+    /** An unused buffer; only when there is one. */
+    Packet take() {
+        return free[--freeCount];
+    }
+
+    void put(Packet packet) {
+        packet.state = Packet.FREE;
+        free[freeCount++] = packet;
+        if (retired && freeCount == slots.length) {
+            close();
+        }
+    }
+
+    /** A buffer and all that are chained to it. */
+    static void putAll(Packet first) {
+        for (Packet p = first; p != null; ) {
+            Packet following = p.next;
+            p.next = null;
+            p.pool.put(p);
+            p = following;
+        }
+    }
+
+    /** Takes back all that are in that state. */
+    void reclaim(byte state) {
+        for (Packet packet : slots) {
+            if (packet.state == state) {
+                packet.next = null;
+                put(packet);
+            }
+        }
+    }
+
+    /** Whether the memory was given back. */
+    boolean closed() {
+        return memory == null;
+    }
+
+    /** No buffer is taken any more. */
+    void retire() {
+        retired = true;
+        if (freeCount == slots.length) {
+            close();
+        }
+    }
+
+    /** Gives the memory back; access then throws. Idempotent. */
+    void close() {
+        if (memory != null) {
+            mapping.free(memory);
+            memory = null;
+        }
+    }
+}

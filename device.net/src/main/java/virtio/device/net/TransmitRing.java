@@ -1,0 +1,207 @@
+package virtio.device.net;
+
+import virtio.api.ScatterList;
+import virtio.api.Virtqueue;
+import virtio.api.net.FrameTap;
+import virtio.api.net.NetConfig;
+import virtio.api.net.NetFeature;
+import virtio.api.net.NetHeader;
+import virtio.api.net.PacketBuffer;
+
+/**
+ * A transmit queue with what the device has to send, from DRIVER_OK to the next freeze; used with
+ * the pair's lock held.
+ */
+final class TransmitRing {
+    /** Most buffers of a frame. */
+    private static final int MAX_PIECES = 64;
+
+    private static final int BURST = 64;
+
+    final Virtqueue vq;
+    private final PacketPool pool;
+    private final NetLimits limits;
+    private final NetCounts counts;
+    private final int pair;
+    private final int headerBytes;
+    private final int mostPieces;
+    private final int mostBytes;
+    private final ScatterList elements = new ScatterList(MAX_PIECES);
+    private final long[] tokens = new long[BURST];
+    private final int[] lengths = new int[BURST];
+
+    /** Frames that the device has. */
+    private int sending;
+
+    TransmitRing(Virtqueue vq, PacketPool pool, NetLimits limits, NetCounts counts, int pair) {
+        this.vq = vq;
+        this.pool = pool;
+        this.limits = limits;
+        this.counts = counts;
+        this.pair = pair;
+        headerBytes = limits.headerBytes();
+        mostPieces = Math.min(MAX_PIECES, Math.min(vq.maxElements(), vq.size()));
+        mostBytes = limits.maxFrameBytes();
+    }
+
+    int sending() {
+        return sending;
+    }
+
+    void check(PacketBuffer buffer, int i) {
+        Packet p = checkHeld(buffer, i);
+        boolean segmented = !p.plain() && p.gsoType() != NetHeader.GSO_NONE;
+        int most = segmented ? NetHeader.MAX_FRAME_BYTES : mostBytes;
+        int bytes = p.length;
+        if (p.next != null) {
+            int pieces = 1;
+            for (Packet piece = p.next; piece != null; piece = piece.next) {
+                checkHeld(piece, i);
+                bytes += piece.length;
+                pieces++;
+            }
+            if (pieces > mostPieces) {
+                throw new IllegalArgumentException(
+                        "frame %d in %d buffers, the limit is %d".formatted(i, pieces, mostPieces));
+            }
+        }
+        if (bytes < NetConfig.ETHERNET_BYTES || bytes > most) {
+            throw new IllegalArgumentException(
+                    "frame %d of %d bytes, limits are %d and %d"
+                            .formatted(i, bytes, NetConfig.ETHERNET_BYTES, most));
+        }
+        if (!p.plain()) {
+            checkOffloads(p, i, segmented);
+        }
+    }
+
+    static Packet checkHeld(PacketBuffer buffer, int i) {
+        if (!(buffer instanceof Packet p) || p.state != Packet.HELD) {
+            throw new IllegalArgumentException(
+                    "element %d: %s is not the caller's".formatted(i, buffer));
+        }
+        return p;
+    }
+
+    private void checkOffloads(Packet p, int i, boolean segmented) {
+        if (p.needsChecksum()) {
+            p.checkChecksum();
+        }
+        if (segmented) {
+            int needed =
+                    switch (p.gsoType()) {
+                        case NetHeader.GSO_TCPV4 -> NetFeature.HOST_TSO4;
+                        case NetHeader.GSO_TCPV6 -> NetFeature.HOST_TSO6;
+                        case NetHeader.GSO_UDP_L4 -> NetFeature.HOST_USO;
+                        default -> -1;
+                    };
+            if (needed < 0 || !limits.has(needed) || !p.needsChecksum()) {
+                throw new IllegalArgumentException(
+                        "frame %d with segmentation type %d, which the device does not do%s"
+                                .formatted(
+                                        i,
+                                        p.gsoType(),
+                                        p.needsChecksum() ? "" : " without a checksum request"));
+            }
+            if (p.gsoEcn() && !limits.has(NetFeature.HOST_ECN)) {
+                throw new IllegalArgumentException(
+                        "frame %d with congestion notification, HOST_ECN is not negotiated"
+                                .formatted(i));
+            }
+        }
+    }
+
+    /** Exposes a checked frame; false when there is no room now. */
+    boolean send(Packet frame, FrameTap tap) {
+        Packet p = frame;
+        if (p.pool != pool) {
+            p = moved(frame);
+            if (p == null) {
+                return false;
+            }
+        }
+        if (p.needsChecksum() && !limits.has(NetFeature.CSUM)) {
+            p.completeChecksum();
+        }
+        // Neither what was verified on the way in nor what only hints (DRV-NET-016, DRV-NET-046).
+        long head =
+                p.needsChecksum() ? p.head & ~(0xFFL & ~NetHeader.F_NEEDS_CSUM) : Packet.PLAIN;
+        int at = p.offset - headerBytes;
+        p.segment.set(Packet.LONG, at, head);
+        p.segment.set(
+                Packet.INT, at + NetHeader.CSUM_OFFSET, head == Packet.PLAIN ? 0 : p.csumOffset);
+        if (headerBytes == NetHeader.HASH_BYTES) {
+            p.segment.set(Packet.LONG, at + NetHeader.HASH_VALUE, 0);
+        }
+        elements.clear();
+        elements.outMapped(p.handle + at, headerBytes + p.length);
+        int bytes = p.length;
+        for (Packet piece = p.next; piece != null; piece = piece.next) {
+            if (piece.length > 0) {
+                elements.outMapped(piece.handle + piece.offset, piece.length);
+                bytes += piece.length;
+            }
+        }
+        if (!vq.add(elements, p.id)) {
+            reclaim();
+            if (!vq.add(elements, p.id)) {
+                if (p != frame) {
+                    PacketPool.putAll(p);
+                }
+                return false;
+            }
+        }
+        if (tap != null) {
+            tap.frame(pair, false, p);
+        }
+        if (p != frame) {
+            PacketPool.putAll(frame);
+        }
+        for (Packet piece = p; piece != null; piece = piece.next) {
+            piece.state = Packet.POSTED;
+        }
+        sending++;
+        counts.sentFrames++;
+        counts.sentBytes += bytes;
+        return true;
+    }
+
+    /** A copy in memory that the device of today sees; null when there is no room now. */
+    private Packet moved(Packet frame) {
+        Packet first = null;
+        Packet last = null;
+        for (Packet from = frame; from != null; from = from.next) {
+            if (pool.free() == 0) {
+                PacketPool.putAll(first);
+                return null;
+            }
+            Packet p = pool.take();
+            p.hand();
+            p.frame(from.offset, from.length);
+            p.segment
+                    .asSlice(p.offset, p.length)
+                    .copyFrom(from.segment.asSlice(from.offset, from.length));
+            p.head = from.head;
+            p.csumOffset = from.csumOffset;
+            if (first == null) {
+                first = p;
+            } else {
+                last.next = p;
+            }
+            last = p;
+        }
+        return first;
+    }
+
+    /** Takes back what the device has sent. */
+    void reclaim() {
+        int count;
+        do {
+            count = vq.get(tokens, lengths);
+            for (int i = 0; i < count; i++) {
+                PacketPool.putAll(pool.slots[(int) tokens[i]]);
+            }
+            sending -= count;
+        } while (count == BURST);
+    }
+}
