@@ -30,7 +30,7 @@ import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
 
 /** The core with both transports, the backends and the driver under test. */
-final class Rig implements AutoCloseable {
+final class Rig {
     static final byte[] BROADCAST = {-1, -1, -1, -1, -1, -1};
 
     final Core core = new Core(20_000, 2_000);
@@ -136,8 +136,7 @@ final class Rig implements AutoCloseable {
         queue.free(new PacketBuffer[] {frame}, 1);
     }
 
-    @Override
-    public void close() throws Exception {
+    void close() throws Exception {
         core.close();
         assertEquals(Map.of(), cards);
         long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(10);

@@ -1,41 +1,60 @@
 package virtio.transport.vhostuser;
 
 import virtio.api.DeviceType;
+import virtio.api.Feature;
+import virtio.api.Features;
 import virtio.api.VirtioException;
 
 import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
+import java.util.Set;
+import java.util.TreeSet;
 
 /**
- * What an address says behind the first colon: {@code PATH}, {@code PATH,type=blk} or {@code
- * PATH,type=net}.
+ * What an address says behind the first colon: {@code PATH[,type=blk|net][,without=FEATURE]…}.
  *
  * @param deviceType 0 when it is not said
+ * @param without features that are left alone, by the specification's names
  */
-record Address(Path path, int deviceType) {
+record Address(Path path, int deviceType, Set<String> without) {
+    private static final String TYPE = "type=";
+    private static final String WITHOUT = "without=";
+
     static Address parse(String address) throws VirtioException {
         String path = address;
         int type = 0;
-        int comma = address.lastIndexOf(',');
-        if (comma >= 0) {
-            path = address.substring(0, comma);
-            type =
-                    switch (address.substring(comma + 1)) {
-                        case "type=blk" -> DeviceType.BLOCK;
-                        case "type=net" -> DeviceType.NETWORK;
-                        default ->
-                                throw new VirtioException(
-                                        "%s:%s: behind the comma there may be type=blk or type=net"
-                                                .formatted(VhostUser.NAME, address));
-                    };
+        Set<String> without = new TreeSet<>();
+        for (int comma = path.lastIndexOf(','); comma >= 0; comma = path.lastIndexOf(',')) {
+            String option = path.substring(comma + 1);
+            path = path.substring(0, comma);
+            if (option.startsWith(WITHOUT) && option.length() > WITHOUT.length()) {
+                without.add(option.substring(WITHOUT.length()));
+            } else if (option.equals(TYPE + "blk")) {
+                type = DeviceType.BLOCK;
+            } else if (option.equals(TYPE + "net")) {
+                type = DeviceType.NETWORK;
+            } else {
+                throw new VirtioException(
+                        ("%s:%s: behind a comma there may be type=blk, type=net or"
+                                        + " without=FEATURE")
+                                .formatted(VhostUser.NAME, address));
+            }
         }
         if (path.isEmpty()) {
             throw new VirtioException(VhostUser.NAME + ": the path of a socket is missing");
         }
         try {
-            return new Address(Path.of(path), type);
+            return new Address(Path.of(path), type, Set.copyOf(without));
         } catch (InvalidPathException e) {
             throw new VirtioException(VhostUser.NAME + ": no path: " + e.getMessage(), e);
         }
+    }
+
+    /** What is left of the features that a device offers. */
+    Features without(int type, Features offered) {
+        return offered.without(
+                offered.stream()
+                        .filter(bit -> without.contains(Feature.name(type, bit)))
+                        .toArray());
     }
 }

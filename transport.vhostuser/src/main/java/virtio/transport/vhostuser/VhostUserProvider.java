@@ -21,12 +21,14 @@ import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Set;
 
 /**
  * Opens devices that vhost-user back-ends serve.
  *
- * <p>Address: {@code PATH} of the back-end's socket, or {@code PATH,type=blk} or {@code
- * PATH,type=net} where the kind of device cannot be told from what the back-end offers.
+ * <p>Address: {@code PATH} of the back-end's socket, with {@code ,type=blk} or {@code ,type=net}
+ * where the kind of device cannot be told from what the back-end offers, and {@code
+ * ,without=FEATURE} for each feature that is not to be used, as RING_PACKED.
  */
 @VirtioTransport(VhostUser.NAME)
 @Component
@@ -56,12 +58,22 @@ public final class VhostUserProvider implements TransportProvider {
 
     /** One device to open: all that its transport must know. */
     record Device(
-            String name,
-            Path path,
-            int deviceType,
-            long memoryBytes,
-            long pageBytes,
-            int timeoutMillis) {}
+            String name, Address address, long memoryBytes, long pageBytes, int timeoutMillis) {
+        Device(
+                String name,
+                Path path,
+                int deviceType,
+                long memoryBytes,
+                long pageBytes,
+                int timeoutMillis) {
+            this(
+                    name,
+                    new Address(path, deviceType, Set.of()),
+                    memoryBytes,
+                    pageBytes,
+                    timeoutMillis);
+        }
+    }
 
     private final long memoryBytes;
     private final long pageBytes;
@@ -130,8 +142,7 @@ public final class VhostUserProvider implements TransportProvider {
         long bytes = Math.max(unit, memoryBytes - memoryBytes % unit);
         return new Device(
                 VhostUser.NAME + ":" + address,
-                parsed.path(),
-                parsed.deviceType(),
+                parsed,
                 bytes,
                 pageBytes,
                 timeoutMillis);

@@ -95,13 +95,13 @@ final class VhostUserTransport implements Transport {
     }
 
     private static FrontEnd connect(VhostUserProvider.Device device) throws VirtioException {
-        return FrontEnd.connect(device.name(), device.path(), device.timeoutMillis());
+        return FrontEnd.connect(device.name(), device.address().path(), device.timeoutMillis());
     }
 
     @Override
     public int deviceType() {
-        if (settings.deviceType() != 0) {
-            return settings.deviceType();
+        if (settings.address().deviceType() != 0) {
+            return settings.address().deviceType();
         }
         FrontEnd peer = frontEnd;
         if (peer.offers(VhostUser.PROTOCOL_F_RARP) || peer.offers(VhostUser.PROTOCOL_F_MTU)) {
@@ -118,7 +118,11 @@ final class VhostUserTransport implements Transport {
     @Override
     public Features offered() {
         Features offered = Features.ofWords(frontEnd.features()).andNot(NOT_CARRIED);
-        return deviceType() == DeviceType.NETWORK ? offered.andNot(NET_CONTROL) : offered;
+        int type = deviceType();
+        return settings.address()
+                .without(
+                        type,
+                        type == DeviceType.NETWORK ? offered.andNot(NET_CONTROL) : offered);
     }
 
     @Override
