@@ -11,6 +11,7 @@ import virtio.api.DeviceType;
 import virtio.api.Feature;
 import virtio.api.VirtioBus;
 import virtio.api.VirtioException;
+import virtio.api.net.NetStatistics;
 import virtio.api.status.DeviceSnapshot;
 import virtio.api.status.ExportSnapshot;
 import virtio.api.status.QueueSnapshot;
@@ -52,12 +53,15 @@ public final class DeviceCommands {
 
     private final VirtioBus bus;
     private final Disks disks;
+    private final Cards cards;
 
     /** On the container's bus. */
     @Activate
-    public DeviceCommands(@Reference VirtioBus bus, @Reference Disks disks) {
+    public DeviceCommands(
+            @Reference VirtioBus bus, @Reference Disks disks, @Reference Cards cards) {
         this.bus = bus;
         this.disks = disks;
+        this.cards = cards;
     }
 
     private static Arguments arguments(CommandSession session, String usage, String... args) {
@@ -204,10 +208,11 @@ public final class DeviceCommands {
         }
         DeviceSnapshot d = device(a.get(0));
         Disks.View disk = disks.view(d.name());
+        Cards.View card = cards.view(d.name());
         PrintStream out = session.getConsole();
         if (a.has("json")) {
-            record Shown(DeviceSnapshot device, Disks.View disk) {}
-            out.println(Json.of(new Shown(d, disk)));
+            record Shown(DeviceSnapshot device, Disks.View disk, Cards.View card) {}
+            out.println(Json.of(new Shown(d, disk, card)));
             return;
         }
         List<List<String>> facts = new ArrayList<>();
@@ -226,6 +231,29 @@ public final class DeviceCommands {
             facts.add(List.of("block size", disk.blockSize() + " bytes"));
             facts.add(List.of("access", disk.readOnly() ? "read-only" : "read and write"));
             facts.add(List.of("serial", disk.serial().isEmpty() ? "-" : disk.serial()));
+        }
+        if (card != null) {
+            facts.add(List.of("hardware address", card.address()));
+            facts.add(List.of("mtu", card.mtu() + " bytes"));
+            String speed = card.speedMegabits() < 0 ? "" : ", " + card.speedMegabits() + " Mbit/s";
+            facts.add(List.of("link", (card.linkUp() ? "up" : "down") + speed));
+            for (int i = 0; i < card.queuePairs(); i++) {
+                NetStatistics.Pair pair = card.statistics().queues().get(i);
+                facts.add(
+                        List.of(
+                                "received, pair " + i,
+                                "%d frames, %d bytes"
+                                        .formatted(pair.receivedFrames(), pair.receivedBytes())));
+                facts.add(
+                        List.of(
+                                "sent, pair " + i,
+                                "%d frames, %d bytes"
+                                        .formatted(pair.sentFrames(), pair.sentBytes())));
+                facts.add(
+                        List.of(
+                                "dropped, pair " + i,
+                                pair.dropped().isEmpty() ? "none" : pair.dropped().toString()));
+            }
         }
         print(out, facts);
         out.println();

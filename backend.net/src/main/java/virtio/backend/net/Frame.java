@@ -148,8 +148,7 @@ final class Frame {
         int start = header16(NetHeader.CSUM_START);
         int offset = header16(NetHeader.CSUM_OFFSET);
         if (start + offset + Short.BYTES > length) {
-            return "checksum at %d from %d in a frame of %d bytes"
-                    .formatted(offset, start, length);
+            return "checksum at %d from %d in a frame of %d bytes".formatted(offset, start, length);
         }
         int gso = gsoType();
         if (gso == NetHeader.GSO_NONE) {

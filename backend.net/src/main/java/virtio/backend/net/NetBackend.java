@@ -264,8 +264,7 @@ final class NetBackend implements Backend, Port {
 
     private boolean takes(int gso, Frame frame) {
         Features guest = guestOffloads;
-        if (frame.ecn() && !guest.has(NetFeature.GUEST_ECN)
-                || !guest.has(NetFeature.GUEST_CSUM)) {
+        if (frame.ecn() && !guest.has(NetFeature.GUEST_ECN) || !guest.has(NetFeature.GUEST_CSUM)) {
             return false;
         }
         boolean v4 = frame.get8(frame.ethernetBytes()) >>> 4 == 4;

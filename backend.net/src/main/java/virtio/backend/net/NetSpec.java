@@ -21,13 +21,13 @@ import java.util.List;
  * @param taps network interfaces of the host that are ports as well
  * @param without features not to offer
  */
-record NetSpec(
-        String target, byte[] mac, int mtu, int pairs, List<String> taps, Features without) {
+record NetSpec(String target, byte[] mac, int mtu, int pairs, List<String> taps, Features without) {
     static final int MIN_MTU = 68;
     static final int MAX_MTU = 65535;
     static final int MAX_PAIRS = 64;
     private static final int DEFAULT_MTU = 1500;
-    private static final String OPTIONS = "mac=ADDRESS, mtu=N, pairs=N, tap=NAME or without=FEATURE";
+    private static final String OPTIONS =
+            "mac=ADDRESS, mtu=N, pairs=N, tap=NAME or without=FEATURE";
 
     static NetSpec parse(String spec) throws VirtioException {
         String[] parts = spec.split(",", -1);
@@ -105,8 +105,7 @@ record NetSpec(
                 return bit;
             }
         }
-        throw new VirtioException(
-                "option without=%s is no feature, as MRG_RXBUF".formatted(value));
+        throw new VirtioException("option without=%s is no feature, as MRG_RXBUF".formatted(value));
     }
 
     private static int number(String key, String value, int least, int most)

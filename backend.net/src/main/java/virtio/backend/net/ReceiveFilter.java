@@ -93,9 +93,7 @@ record ReceiveFilter(
                     && (modes.contains(ReceiveMode.ALL_MULTICAST) || contains(multicast, to));
         }
         return !modes.contains(ReceiveMode.NO_UNICAST)
-                && (to == mac
-                        || modes.contains(ReceiveMode.ALL_UNICAST)
-                        || contains(unicast, to));
+                && (to == mac || modes.contains(ReceiveMode.ALL_UNICAST) || contains(unicast, to));
     }
 
     private static boolean contains(long[] addresses, long address) {

@@ -107,8 +107,7 @@ final class Segmentation {
             if (udp) {
                 segment.set16(transport + UDP_LENGTH, UDP_BYTES + part);
             } else {
-                segment.set32(
-                        transport + TCP_SEQUENCE, frame.get32(transport + TCP_SEQUENCE) + at);
+                segment.set32(transport + TCP_SEQUENCE, frame.get32(transport + TCP_SEQUENCE) + at);
                 int flags = frame.get8(transport + TCP_FLAGS);
                 flags &= last ? ~0 : ~FIN_PSH;
                 // Only the first one reports the reduced window (RFC 3168).

@@ -69,8 +69,7 @@ final class NetSettings {
         modes = wanted.isEmpty() ? EnumSet.noneOf(ReceiveMode.class) : EnumSet.copyOf(wanted);
     }
 
-    private static void mode(
-            ControlQueue control, NetLimits limits, ReceiveMode mode, boolean on)
+    private static void mode(ControlQueue control, NetLimits limits, ReceiveMode mode, boolean on)
             throws VirtioException {
         boolean basic = mode.ordinal() <= ReceiveMode.ALL_MULTICAST.ordinal();
         need(limits, basic ? NetFeature.CTRL_RX : NetFeature.CTRL_RX_EXTRA);
@@ -127,8 +126,7 @@ final class NetSettings {
         }
     }
 
-    void vlan(ControlQueue control, NetLimits limits, int vlan, boolean on)
-            throws VirtioException {
+    void vlan(ControlQueue control, NetLimits limits, int vlan, boolean on) throws VirtioException {
         if (vlan < 0 || vlan >= VLANS) {
             throw new IllegalArgumentException(
                     "VLAN %d, limits are 0 and %d".formatted(vlan, VLANS - 1));
@@ -146,8 +144,7 @@ final class NetSettings {
     void address(ControlQueue control, NetLimits limits, byte[] wanted) throws VirtioException {
         checkAddress(wanted);
         if ((wanted[0] & 1) != 0) {
-            throw new IllegalArgumentException(
-                    NetLimits.text(wanted) + " is a multicast address");
+            throw new IllegalArgumentException(NetLimits.text(wanted) + " is a multicast address");
         }
         need(limits, NetFeature.CTRL_MAC_ADDR);
         control.command(
@@ -185,9 +182,7 @@ final class NetSettings {
             throw new IllegalArgumentException(
                     "address %s of %d bytes, it has %d"
                             .formatted(
-                                    Arrays.toString(address),
-                                    address.length,
-                                    NetConfig.MAC_BYTES));
+                                    Arrays.toString(address), address.length, NetConfig.MAC_BYTES));
         }
     }
 

@@ -31,16 +31,14 @@ final class PacketPool {
         long bytes = (long) count * SLOT_BYTES;
         memory = mapping.alloc(bytes);
         if (memory == null) {
-            throw new VirtioException(
-                    "%s: no room for %d bytes of packets".formatted(name, bytes));
+            throw new VirtioException("%s: no room for %d bytes of packets".formatted(name, bytes));
         }
         slots = new Packet[count];
         free = new Packet[count];
         MemorySegment all = memory.segment();
         for (int i = 0; i < count; i++) {
             long at = (long) i * SLOT_BYTES;
-            slots[i] =
-                    new Packet(this, i, all.asSlice(at, SLOT_BYTES), memory.mapHandle() + at);
+            slots[i] = new Packet(this, i, all.asSlice(at, SLOT_BYTES), memory.mapHandle() + at);
             free[count - 1 - i] = slots[i];
         }
         freeCount = count;

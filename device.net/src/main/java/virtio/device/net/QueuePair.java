@@ -32,8 +32,7 @@ final class QueuePair {
 
     static {
         try {
-            LOCKED =
-                    MethodHandles.lookup().findVarHandle(QueuePair.class, "locked", boolean.class);
+            LOCKED = MethodHandles.lookup().findVarHandle(QueuePair.class, "locked", boolean.class);
         } catch (ReflectiveOperationException e) {
             throw new ExceptionInInitializerError(e);
         }

@@ -95,8 +95,7 @@ final class ReceiveRing {
             }
             if (headerBytes == NetHeader.HASH_BYTES) {
                 p.hash = p.segment.get(Packet.INT, headerAt + NetHeader.HASH_VALUE);
-                p.hashType =
-                        p.segment.get(Packet.INT, headerAt + NetHeader.HASH_TYPE) & 0xFFFF;
+                p.hashType = p.segment.get(Packet.INT, headerAt + NetHeader.HASH_TYPE) & 0xFFFF;
             }
             return p;
         }
@@ -169,8 +168,7 @@ final class ReceiveRing {
                     case NetHeader.GSO_TCPV4 -> limits.has(NetFeature.GUEST_TSO4);
                     case NetHeader.GSO_TCPV6 -> limits.has(NetFeature.GUEST_TSO6);
                     case NetHeader.GSO_UDP_L4 ->
-                            limits.has(NetFeature.GUEST_USO4)
-                                    || limits.has(NetFeature.GUEST_USO6);
+                            limits.has(NetFeature.GUEST_USO4) || limits.has(NetFeature.GUEST_USO6);
                     default -> false;
                 };
         boolean sized = (head >>> 8 * NetHeader.GSO_SIZE & 0xFFFF) != 0;

@@ -124,8 +124,7 @@ final class TransmitRing {
             p.completeChecksum();
         }
         // Neither what was verified on the way in nor what only hints (DRV-NET-016, DRV-NET-046).
-        long head =
-                p.needsChecksum() ? p.head & ~(0xFFL & ~NetHeader.F_NEEDS_CSUM) : Packet.PLAIN;
+        long head = p.needsChecksum() ? p.head & ~(0xFFL & ~NetHeader.F_NEEDS_CSUM) : Packet.PLAIN;
         int at = p.offset - headerBytes;
         p.segment.set(Packet.LONG, at, head);
         p.segment.set(

@@ -105,8 +105,7 @@ class NetOverTransportsTest {
     void configurationIsWhatConsumersSee() throws Exception {
         NetDevice card =
                 rig.card("mmio", "loopback:,mac=52:54:00:12:34:56,mtu=9000,pairs=2", "net0");
-        assertArrayEquals(
-                new byte[] {0x52, 0x54, 0, 0x12, 0x34, 0x56}, card.macAddress());
+        assertArrayEquals(new byte[] {0x52, 0x54, 0, 0x12, 0x34, 0x56}, card.macAddress());
         assertEquals(9000, card.mtu());
         assertEquals(2, card.queuePairs());
         assertTrue(card.linkUp());
@@ -370,8 +369,7 @@ class NetOverTransportsTest {
         NetDevice card = rig.card("vhost-user", "loopback:,mtu=9000", "net0");
         byte[] mac = card.macAddress();
         BlockingQueue<byte[]> got = new LinkedBlockingQueue<>();
-        try (FramePort port =
-                card.openPort(0, f -> got.add(f.toArray(ValueLayout.JAVA_BYTE)))) {
+        try (FramePort port = card.openPort(0, f -> got.add(f.toArray(ValueLayout.JAVA_BYTE)))) {
             for (int length : new int[] {60, 2048, 2049, 9014}) {
                 byte[] frame = Rig.frame(length, mac, mac, length);
                 port.send(MemorySegment.ofArray(frame));
@@ -417,8 +415,7 @@ class NetOverTransportsTest {
         assertThrows(
                 IllegalArgumentException.class,
                 () -> card.guestOffloads(Features.of(NetFeature.HOST_TSO4)));
-        assertThrows(
-                VirtioException.class, () -> card.receive(Set.of(ReceiveMode.PROMISCUOUS)));
+        assertThrows(VirtioException.class, () -> card.receive(Set.of(ReceiveMode.PROMISCUOUS)));
     }
 
     @Test

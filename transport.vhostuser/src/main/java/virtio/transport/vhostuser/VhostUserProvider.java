@@ -140,11 +140,6 @@ public final class VhostUserProvider implements TransportProvider {
         // A quarter is bounced in, in pages of 4096 bytes.
         long unit = Math.max(pageBytes, 4 * Memory.PAGE_BYTES);
         long bytes = Math.max(unit, memoryBytes - memoryBytes % unit);
-        return new Device(
-                VhostUser.NAME + ":" + address,
-                parsed,
-                bytes,
-                pageBytes,
-                timeoutMillis);
+        return new Device(VhostUser.NAME + ":" + address, parsed, bytes, pageBytes, timeoutMillis);
     }
 }

@@ -120,9 +120,7 @@ final class VhostUserTransport implements Transport {
         Features offered = Features.ofWords(frontEnd.features()).andNot(NOT_CARRIED);
         int type = deviceType();
         return settings.address()
-                .without(
-                        type,
-                        type == DeviceType.NETWORK ? offered.andNot(NET_CONTROL) : offered);
+                .without(type, type == DeviceType.NETWORK ? offered.andNot(NET_CONTROL) : offered);
     }
 
     @Override

@@ -34,7 +34,9 @@ public interface NetQueue extends AutoCloseable {
      */
     int send(PacketBuffer[] frames, int count);
 
-    /** Most bytes of a frame in one buffer, at {@link PacketBuffer#HEADROOM}; the rest is chained. */
+    /**
+     * Most bytes of a frame in one buffer, at {@link PacketBuffer#HEADROOM}; the rest is chained.
+     */
     int bufferBytes();
 
     /** Why nothing works any more; null while it does. */
