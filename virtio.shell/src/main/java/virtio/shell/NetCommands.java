@@ -44,8 +44,11 @@ public final class NetCommands {
         int snaplen = a.number("snaplen", NetHeader.MAX_FRAME_BYTES);
         PcapFile file = new PcapFile(path, card.name(), snaplen, a.number("count", 1_000_000));
         try (file) {
-            try (AutoCloseable tap = card.capture(file)) {
+            AutoCloseable tap = card.capture(file);
+            try {
                 file.await(TimeUnit.SECONDS.toMillis(seconds));
+            } finally {
+                tap.close();
             }
         }
         record Captured(String file, long frames, long missed) {}
