@@ -95,7 +95,7 @@ final class VduseExport implements Export {
             }
             // Somebody else's is neither closed nor destroyed: that fails with EBUSY.
             if (fresh) {
-                destroy(kernel, address, name);
+                destroy(kernel, address, name, session);
             }
             throw new VirtioException(address + ": " + unavailable(e), e);
         }
@@ -229,12 +229,15 @@ final class VduseExport implements Export {
             off.countDown();
         }
         await(left, Long.MAX_VALUE);
-        destroy(kernel, address, name);
+        destroy(kernel, address, name, session);
     }
 
-    private static void destroy(Vduse kernel, String address, String name) {
+    private static void destroy(Vduse kernel, String address, String name, VduseSession session) {
         try {
             kernel.destroy(name);
+            if (session != null) {
+                session.forget();
+            }
         } catch (IOException e) {
             LOG.log(Level.WARNING, "{0}: its VDUSE device stays: {1}", address, e.getMessage());
         }

@@ -305,4 +305,11 @@ final class VduseSession {
         kernel.close();
         status = 0;
     }
+
+    /** Removes what is kept of the device, which is no more. */
+    void forget() throws IOException {
+        if (inflight != null) {
+            inflight.delete();
+        }
+    }
 }

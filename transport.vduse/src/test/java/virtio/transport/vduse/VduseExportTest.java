@@ -1,0 +1,303 @@
+package virtio.transport.vduse;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertNotEquals;
+import static org.junit.jupiter.api.Assertions.assertNotNull;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+
+import virtio.api.DeviceStatus;
+import virtio.api.DeviceType;
+import virtio.api.Feature;
+import virtio.api.Features;
+import virtio.api.VirtioException;
+import virtio.api.map.CoherentMemory;
+import virtio.api.map.DeviceMapping;
+import virtio.api.transport.DriverMemory;
+import virtio.api.transport.Export;
+import virtio.api.transport.QueueLayout;
+import virtio.api.transport.Transport;
+import virtio.tck.TestDevice;
+
+import java.lang.foreign.ValueLayout;
+import java.nio.file.Files;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.TimeUnit;
+
+/** Servers that die, keep their device, say nothing or refuse; memory that changes meanwhile. */
+@Timeout(60)
+class VduseExportTest {
+    private static final int UP =
+            DeviceStatus.ACKNOWLEDGE
+                    | DeviceStatus.DRIVER
+                    | DeviceStatus.FEATURES_OK
+                    | DeviceStatus.DRIVER_OK;
+
+    private final VduseUnderTest subject = new VduseUnderTest();
+    private final BlockingQueue<Integer> used = new LinkedBlockingQueue<>();
+    private final BlockingQueue<VirtioException> gone = new LinkedBlockingQueue<>();
+    private final List<CoherentMemory> allocated = new ArrayList<>();
+    private final List<Export> exports = new ArrayList<>();
+    private Transport transport;
+    private DeviceMapping mapping;
+
+    @AfterEach
+    void close() {
+        if (transport != null) {
+            allocated.forEach(mapping::free);
+            transport.close();
+        }
+        exports.forEach(Export::close);
+        subject.close();
+    }
+
+    private Export export(String address, TestDevice device) throws VirtioException {
+        Export export = subject.exporter().export(address, device);
+        exports.add(export);
+        return export;
+    }
+
+    private void open() throws VirtioException {
+        transport = subject.provider().open(VduseUnderTest.ADDRESS);
+        mapping = new DeviceMapping(subject.mapOps(), transport.mapToken(0));
+        transport.listen(
+                new Transport.Listener() {
+                    @Override
+                    public void queueUsed(int queue) {
+                        used.add(queue);
+                    }
+
+                    @Override
+                    public void configChanged() {}
+
+                    @Override
+                    public void gone(VirtioException reason) {
+                        gone.add(reason);
+                    }
+                });
+    }
+
+    private CoherentMemory alloc(long bytes) {
+        CoherentMemory memory = mapping.alloc(bytes);
+        assertNotNull(memory, bytes + " bytes");
+        allocated.add(memory);
+        return memory;
+    }
+
+    /** Negotiates, starts queue 0 and says DRIVER_OK. */
+    private QueueLayout run() throws VirtioException {
+        transport.status(0);
+        transport.status(DeviceStatus.ACKNOWLEDGE);
+        transport.status(DeviceStatus.ACKNOWLEDGE | DeviceStatus.DRIVER);
+        transport.accept(Features.of(Feature.VERSION_1, Feature.ACCESS_PLATFORM));
+        transport.status(UP & ~DeviceStatus.DRIVER_OK);
+        QueueLayout layout =
+                new QueueLayout(
+                        64,
+                        alloc(4096).mapHandle(),
+                        alloc(4096).mapHandle(),
+                        alloc(4096).mapHandle());
+        transport.startQueue(0, layout);
+        transport.status(UP);
+        return layout;
+    }
+
+    private static TestDevice.Started started(TestDevice device) {
+        TestDevice.Started started = device.queue(0);
+        assertNotNull(started, "queue 0 at the device");
+        return started;
+    }
+
+    private static byte mark(TestDevice device, int value) {
+        var inflight = started(device).layout().inflight();
+        byte before = inflight.get(ValueLayout.JAVA_BYTE, 40);
+        inflight.set(ValueLayout.JAVA_BYTE, 40, (byte) value);
+        return before;
+    }
+
+    private void notifies(TestDevice device) throws InterruptedException {
+        device.forgetNotified();
+        transport.notifyQueue(0, 0);
+        assertEquals(0, device.awaitNotified().queue());
+        used.clear();
+        started(device).export().interrupt(0);
+        assertEquals(0, used.poll(10, TimeUnit.SECONDS), "interrupt");
+    }
+
+    @Test
+    void whoFollowsADeadServerGoesOnWithWhatWasInFlight() throws Exception {
+        TestDevice first = new TestDevice(2, 8);
+        export(VduseUnderTest.ADDRESS + ",keep", first);
+        open();
+        QueueLayout layout = run();
+        notifies(first);
+        mark(first, 77);
+        subject.kernel.device(VduseUnderTest.ADDRESS).sever();
+        transport.notifyQueue(0, 0);
+
+        TestDevice second = new TestDevice(2, 8);
+        export(VduseUnderTest.ADDRESS, second);
+        TestDevice.Started resumed = started(second);
+        assertEquals(layout.descriptorArea(), resumed.layout().descriptorArea());
+        assertEquals(layout.deviceArea(), resumed.layout().deviceArea());
+        assertEquals(77, mark(second, 78), "what the dead server had in flight");
+        assertEquals(Features.of(Feature.VERSION_1, Feature.ACCESS_PLATFORM), second.accepted());
+        notifies(second);
+        assertEquals(UP, transport.status());
+        assertTrue(gone.isEmpty());
+    }
+
+    @Test
+    void keptDeviceWaitsForTheNextExport() throws Exception {
+        Export first = export(VduseUnderTest.ADDRESS + ",keep", new TestDevice(1, 8));
+        open();
+        run();
+        first.close();
+        assertTrue(subject.kernel.exists(VduseUnderTest.ADDRESS));
+        transport.notifyQueue(0, 0);
+        TestDevice second = new TestDevice(1, 8);
+        export(VduseUnderTest.ADDRESS, second);
+        notifies(second);
+    }
+
+    @Test
+    void aDeviceWithMoreConfigurationIsAnotherOne() throws Exception {
+        export(VduseUnderTest.ADDRESS + ",keep", new TestDevice(1, 8)).close();
+        VirtioException e =
+                assertThrows(
+                        VirtioException.class,
+                        () -> export(VduseUnderTest.ADDRESS, new TestDevice(1, 16)));
+        assertTrue(e.getMessage().contains("vdpa dev del disk0"), e.getMessage());
+        export(VduseUnderTest.ADDRESS, new TestDevice(1, 8));
+    }
+
+    @Test
+    void resetForgetsWhatWasInFlight() throws Exception {
+        TestDevice device = new TestDevice(1, 8);
+        export(VduseUnderTest.ADDRESS, device);
+        open();
+        run();
+        mark(device, 77);
+        run();
+        assertEquals(0, mark(device, 1));
+    }
+
+    @Test
+    void nothingIsLeftOfAClosedExport() throws Exception {
+        Export export = export(VduseUnderTest.ADDRESS, new TestDevice(1, 8));
+        assertTrue(subject.kernel.exists(VduseUnderTest.ADDRESS));
+        export.close();
+        assertFalse(subject.kernel.exists(VduseUnderTest.ADDRESS));
+        assertFalse(
+                Files.exists(subject.folder.resolve("state/vduse-disk0.inflight")),
+                "file of what is in flight");
+    }
+
+    @Test
+    void memoryThatIsAddedWhileAQueueRunsReachesTheDevice() throws Exception {
+        TestDevice device = new TestDevice(1, 8);
+        export(VduseUnderTest.ADDRESS, device);
+        open();
+        QueueLayout layout = run();
+        assertNotEquals(
+                DriverMemory.FAULT,
+                started(device).memory().translate(layout.descriptorArea(), 16, true));
+        CoherentMemory most = alloc(11 << 20);
+        CoherentMemory grown = alloc(11 << 20);
+        assertTrue(grown.mapHandle() - most.mapHandle() > 11 << 20, "a region of its own");
+        grown.segment().set(ValueLayout.JAVA_INT, 4, 4711);
+        DriverMemory memory = started(device).memory();
+        long address = memory.translate(grown.mapHandle(), 11 << 20, true);
+        assertNotEquals(DriverMemory.FAULT, address);
+        assertEquals(4711, subject.at(address, 8).get(ValueLayout.JAVA_INT, 4));
+        assertEquals(
+                DriverMemory.FAULT,
+                memory.translate(grown.mapHandle() - 8192, 4096, false),
+                "the hole between regions");
+        notifies(device);
+    }
+
+    @Test
+    void afterAResetTheDeviceSeesNothing() throws Exception {
+        TestDevice device = new TestDevice(1, 8);
+        export(VduseUnderTest.ADDRESS, device);
+        open();
+        QueueLayout layout = run();
+        DriverMemory memory = started(device).memory();
+        assertNotEquals(DriverMemory.FAULT, memory.translate(layout.descriptorArea(), 16, false));
+        transport.status(0);
+        assertEquals(DriverMemory.FAULT, memory.translate(layout.descriptorArea(), 16, false));
+    }
+
+    @Test
+    void driverOkIsRefusedWhenAQueueCannotBeServed() throws Exception {
+        TestDevice device = new TestDevice(1, 8);
+        device.refuseQueues("queue 0: nothing is shared at 0x7");
+        export(VduseUnderTest.ADDRESS, device);
+        open();
+        run();
+        assertEquals(UP & ~DeviceStatus.DRIVER_OK, transport.status());
+    }
+
+    @Test
+    void aServerThatNeverAnswersIsReportedByWhoOpens() throws Exception {
+        subject.kernel.messageTimeoutMillis = 50;
+        long features = Features.of(Feature.VERSION_1, Feature.ACCESS_PLATFORM).word(0);
+        subject.kernel.create(VduseUnderTest.ADDRESS, DeviceType.BLOCK, features, 1, new byte[8]);
+        subject.kernel.addToBus(VduseUnderTest.ADDRESS);
+        VirtioException e =
+                assertThrows(
+                        VirtioException.class,
+                        () -> subject.provider().open(VduseUnderTest.ADDRESS));
+        assertTrue(e.getMessage().contains("EIO"), e.getMessage());
+    }
+
+    @Test
+    void aServerThatAnswersNoMoreIsReportedGone() throws Exception {
+        export(VduseUnderTest.ADDRESS + ",keep", new TestDevice(1, 8));
+        open();
+        run();
+        subject.kernel.messageTimeoutMillis = 50;
+        subject.kernel.device(VduseUnderTest.ADDRESS).sever();
+        VirtioException e = assertThrows(VirtioException.class, () -> transport.status(0));
+        assertTrue(e.getMessage().contains("its server has not answered"), e.getMessage());
+        assertNotNull(gone.poll(10, TimeUnit.SECONDS), "gone");
+        assertThrows(VirtioException.class, () -> transport.status(0));
+        assertTrue(gone.isEmpty(), "gone was reported more than once");
+    }
+
+    @Test
+    void namesThatNoDeviceCanHaveAreRefused() {
+        for (String name : new String[] {"", "control", "../x", "a b", "x".repeat(65), ",keep"}) {
+            VirtioException e =
+                    assertThrows(
+                            VirtioException.class, () -> export(name, new TestDevice(1, 0)), name);
+            assertTrue(e.getMessage().startsWith("vduse:" + name + ": "), e.getMessage());
+        }
+    }
+
+    @Test
+    void theKernelsRulesAreErrorsThatNameThem() throws Exception {
+        export(VduseUnderTest.ADDRESS, new TestDevice(1, 8));
+        open();
+        run();
+        VirtioException less =
+                assertThrows(
+                        VirtioException.class, () -> transport.status(DeviceStatus.ACKNOWLEDGE));
+        assertTrue(less.getMessage().contains("SET_STATUS ACKNOWLEDGE"), less.getMessage());
+        VirtioException late =
+                assertThrows(
+                        VirtioException.class,
+                        () -> transport.accept(Features.of(Feature.VERSION_1)));
+        assertTrue(late.getMessage().contains("SET_FEATURES"), late.getMessage());
+        assertTrue(gone.isEmpty(), "a broken rule is no end of the device");
+    }
+}
