@@ -72,7 +72,9 @@ interface VduseDevice extends AutoCloseable {
     /** What the driver has accepted, once FEATURES_OK is set. */
     long features() throws LinuxException;
 
-    /** Replaces the configuration that drivers read; EINVAL when it is longer than it was. */
+    /**
+     * Replaces the configuration that drivers read; EINVAL when it is longer than it was, or empty.
+     */
     void config(byte[] config) throws LinuxException;
 
     /** Configuration change notification; EINVAL when no driver is up. */

@@ -75,7 +75,7 @@ final class VduseSession {
         for (int queue = 0; queue < rings.length; queue++) {
             kernel.setUpQueue(queue, device.maxQueueSize());
         }
-        if (!fresh) {
+        if (!fresh && device.configSize() > 0) {
             try {
                 kernel.config(config(device));
             } catch (LinuxException e) {
@@ -264,7 +264,9 @@ final class VduseSession {
     void configChanged() {
         synchronized (configLock) {
             try {
-                kernel.config(config(device));
+                if (device.configSize() > 0) {
+                    kernel.config(config(device));
+                }
                 if ((status & DeviceStatus.DRIVER_OK) != 0) {
                     kernel.configInterrupt();
                 }

@@ -318,7 +318,7 @@ final class SimulatedVduse {
         public void config(byte[] bytes) throws LinuxException {
             synchronized (SimulatedVduse.this) {
                 check("DEV_SET_CONFIG");
-                if (bytes.length > config.length) {
+                if (bytes.length == 0 || bytes.length > config.length) {
                     throw SimulatedKernel.error("DEV_SET_CONFIG", Errno.EINVAL);
                 }
                 System.arraycopy(bytes, 0, config, 0, bytes.length);
