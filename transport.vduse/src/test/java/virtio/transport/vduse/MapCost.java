@@ -20,7 +20,7 @@ import java.util.Arrays;
  * -Dsurefire.failIfNoSpecifiedTests=false}.
  */
 class MapCost {
-    private static final int ROUNDS = 40;
+    private static final int ROUNDS = 20;
     private static final long ROUND_NANOS = 50_000_000;
 
     private final MapOps ops = new VhostVdpaMapOps();
