@@ -5,12 +5,12 @@ import virtio.api.DeviceType;
 import virtio.api.Feature;
 import virtio.linux.Errno;
 import virtio.linux.EventFd;
-import virtio.linux.FileDescriptor;
 import virtio.linux.LinuxException;
 
 import java.util.Arrays;
 import java.util.HashMap;
 import java.util.Map;
+import java.util.concurrent.atomic.AtomicInteger;
 
 /**
  * The kernel between both ends, after vduse_dev.c and vdpa.c of Linux 6.12: its rules about status,
@@ -19,6 +19,12 @@ import java.util.Map;
 final class SimulatedKernel implements Vduse {
     /** How long the kernel waits for an answer, less than its 30 seconds. */
     volatile long messageTimeoutMillis = 10_000;
+
+    /** What happens between the answer to a new status and the kernel's acting on it. */
+    volatile Runnable beforeStatus = () -> {};
+
+    /** Interrupts that were refused, as no driver was up. */
+    final AtomicInteger refusedInterrupts = new AtomicInteger();
 
     private final Map<String, SimulatedVduse> devices = new HashMap<>();
 
@@ -168,9 +174,5 @@ final class SimulatedKernel implements Vduse {
     synchronized void close() {
         devices.values().forEach(SimulatedVduse::discard);
         devices.clear();
-    }
-
-    static FileDescriptor file(EventFd counter) {
-        return counter.file();
     }
 }

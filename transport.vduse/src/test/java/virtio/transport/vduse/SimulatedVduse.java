@@ -166,6 +166,7 @@ final class SimulatedVduse {
         } catch (LinuxException e) {
             return;
         }
+        kernel.beforeStatus.run();
         synchronized (this) {
             status = value;
         }
@@ -375,6 +376,7 @@ final class SimulatedVduse {
             synchronized (SimulatedVduse.this) {
                 SimulatedKernel.Queue queue = queue("VQ_INJECT_IRQ", index);
                 if (!SimulatedKernel.isUp(status)) {
+                    kernel.refusedInterrupts.incrementAndGet();
                     throw SimulatedKernel.error("VQ_INJECT_IRQ", Errno.EINVAL);
                 }
                 SimulatedKernel.signal(queue.call);

@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
+import static org.junit.jupiter.api.Assertions.assertNotSame;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -207,13 +208,15 @@ class VduseExportTest {
         export(VduseUnderTest.ADDRESS, device);
         open();
         QueueLayout layout = run();
+        TestDevice.Started before = started(device);
         assertNotEquals(
                 DriverMemory.FAULT,
-                started(device).memory().translate(layout.descriptorArea(), 16, true));
+                before.memory().translate(layout.descriptorArea(), 16, true));
         CoherentMemory most = alloc(11 << 20);
         CoherentMemory grown = alloc(11 << 20);
         assertTrue(grown.mapHandle() - most.mapHandle() > 11 << 20, "a region of its own");
         grown.segment().set(ValueLayout.JAVA_INT, 4, 4711);
+        assertNotSame(before, started(device), "the queue was stopped for it");
         DriverMemory memory = started(device).memory();
         long address = memory.translate(grown.mapHandle(), 11 << 20, true);
         assertNotEquals(DriverMemory.FAULT, address);
@@ -223,6 +226,41 @@ class VduseExportTest {
                 memory.translate(grown.mapHandle() - 8192, 4096, false),
                 "the hole between regions");
         notifies(device);
+    }
+
+    @Test
+    void memoryThatIsInvalidatedIsForgotten() throws Exception {
+        TestDevice device = new TestDevice(1, 8);
+        export(VduseUnderTest.ADDRESS, device);
+        open();
+        QueueLayout layout = run();
+        DriverMemory memory = started(device).memory();
+        assertNotEquals(
+                DriverMemory.FAULT, memory.translate(layout.descriptorArea(), 16, false));
+        subject.kernel.device(VduseUnderTest.ADDRESS).map(List.of());
+        assertEquals(DriverMemory.FAULT, memory.translate(layout.descriptorArea(), 16, false));
+        assertEquals(0, memory.reach(layout.descriptorArea(), false));
+    }
+
+    @Test
+    void anInterruptBeforeTheKernelTakesItIsNotLost() throws Exception {
+        TestDevice device = new TestDevice(1, 8);
+        device.onNotified(
+                queue -> {
+                    if (subject.kernel.refusedInterrupts.get() == 0) {
+                        started(device).export().interrupt(queue);
+                    }
+                });
+        subject.kernel.beforeStatus =
+                () -> {
+                    while (device.queue(0) != null && subject.kernel.refusedInterrupts.get() == 0) {
+                        Thread.onSpinWait();
+                    }
+                };
+        export(VduseUnderTest.ADDRESS, device);
+        open();
+        run();
+        assertEquals(0, used.poll(10, TimeUnit.SECONDS), "interrupt");
     }
 
     @Test
