@@ -210,8 +210,7 @@ class VduseExportTest {
         QueueLayout layout = run();
         TestDevice.Started before = started(device);
         assertNotEquals(
-                DriverMemory.FAULT,
-                before.memory().translate(layout.descriptorArea(), 16, true));
+                DriverMemory.FAULT, before.memory().translate(layout.descriptorArea(), 16, true));
         CoherentMemory most = alloc(11 << 20);
         CoherentMemory grown = alloc(11 << 20);
         assertTrue(grown.mapHandle() - most.mapHandle() > 11 << 20, "a region of its own");
@@ -235,8 +234,7 @@ class VduseExportTest {
         open();
         QueueLayout layout = run();
         DriverMemory memory = started(device).memory();
-        assertNotEquals(
-                DriverMemory.FAULT, memory.translate(layout.descriptorArea(), 16, false));
+        assertNotEquals(DriverMemory.FAULT, memory.translate(layout.descriptorArea(), 16, false));
         subject.kernel.device(VduseUnderTest.ADDRESS).map(List.of());
         assertEquals(DriverMemory.FAULT, memory.translate(layout.descriptorArea(), 16, false));
         assertEquals(0, memory.reach(layout.descriptorArea(), false));
