@@ -4,7 +4,6 @@ import virtio.api.VirtioException;
 import virtio.api.map.RegionPool;
 import virtio.linux.Errno;
 import virtio.linux.LinuxException;
-import virtio.linux.Memory;
 import virtio.linux.PhysicalMemory;
 import virtio.linux.SharedMemory;
 
@@ -58,7 +57,7 @@ final class VfioMemory extends PciMemory {
             throws VirtioException {
         SharedMemory memory;
         try {
-            memory = SharedMemory.create(name, bytes, pageBytes(name, bytes));
+            memory = shared(name, bytes);
         } catch (LinuxException e) {
             throw new VirtioException("no memory for %s: %s".formatted(where, e.getMessage()), e);
         }
@@ -73,12 +72,11 @@ final class VfioMemory extends PciMemory {
     }
 
     /** Huge pages cost the IOMMU and its caches less; ordinary ones do as well. */
-    private static long pageBytes(String name, long bytes) {
+    private static SharedMemory shared(String name, long bytes) throws LinuxException {
         try {
-            SharedMemory.create(name, bytes, PhysicalMemory.PAGE_BYTES).close();
-            return PhysicalMemory.PAGE_BYTES;
+            return SharedMemory.create(name, bytes, PhysicalMemory.PAGE_BYTES);
         } catch (LinuxException e) {
-            return Memory.PAGE_BYTES;
+            return SharedMemory.create(name, bytes);
         }
     }
 
