@@ -112,7 +112,9 @@ final class Guest implements AutoCloseable {
         return new Guest(
                 name,
                 "-machine",
-                "microvm,acpi=on,rtc=on,pcie=off",
+                "microvm,acpi=on,rtc=on,pcie=off,auto-kernel-cmdline=off",
+                "-bios",
+                "qboot.rom", // SeaBIOS would drive the disks itself before the kernel runs
                 "-global",
                 "virtio-mmio.force-legacy=false");
     }

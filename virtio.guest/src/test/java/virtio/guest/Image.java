@@ -113,6 +113,10 @@ final class Image {
                     Files.copy(file, copy, StandardCopyOption.COPY_ATTRIBUTES);
                 }
             }
+            Files.writeString(
+                    home.resolve("conf/config.properties"),
+                    "\nvirtio.exec.timeoutSeconds=200\n",
+                    StandardOpenOption.APPEND);
             ProcessBuilder first =
                     new ProcessBuilder(home.resolve("bin/virtio").toString(), "-c", "ls");
             first.environment().put("JAVA_HOME", tool("jre"));

@@ -32,6 +32,9 @@ import java.util.concurrent.TimeUnit;
         service = {},
         immediate = true)
 public final class Exec {
+    /** Framework property: how long the container may take to come up. */
+    private static final String UP_TIMEOUT = "virtio.exec.timeoutSeconds";
+
     private static final long UP_TIMEOUT_SECONDS = 30;
 
     private final BundleContext context;
@@ -99,14 +102,16 @@ public final class Exec {
         context.addFrameworkListener(framework);
         context.addServiceListener(commands, "(osgi.command.scope=virtio)");
         try {
-            long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(UP_TIMEOUT_SECONDS);
+            String set = context.getProperty(UP_TIMEOUT);
+            long seconds = set == null ? UP_TIMEOUT_SECONDS : Long.parseLong(set);
+            long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(seconds);
             synchronized (changed) {
                 String missing;
                 while (!(missing = missing()).isEmpty()) {
                     long left = TimeUnit.NANOSECONDS.toMillis(deadline - System.nanoTime());
                     if (stopped || left <= 0) {
                         throw new IllegalStateException(
-                                "not up within " + UP_TIMEOUT_SECONDS + " s: " + missing);
+                                "not up within " + seconds + " s: " + missing);
                     }
                     changed.wait(left);
                 }
