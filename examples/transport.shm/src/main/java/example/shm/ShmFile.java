@@ -53,7 +53,7 @@ final class ShmFile implements AutoCloseable {
 
     /** What is done under the file's lock. */
     interface Locked<T> {
-        T run() throws VirtioException, IOException;
+        T run() throws IOException;
     }
 
     final String name;
@@ -119,7 +119,7 @@ final class ShmFile implements AutoCloseable {
                 file.take();
                 Files.createLink(path, unnamed);
                 return file;
-            } catch (IOException | VirtioException e) {
+            } catch (IOException e) {
                 if (file != null) {
                     file.close();
                 }
@@ -159,7 +159,7 @@ final class ShmFile implements AutoCloseable {
     }
 
     /** Removes what a dead device end left under the name; nothing else is ever removed. */
-    private void take() throws VirtioException, IOException {
+    private void take() throws IOException {
         if (!Files.exists(path)) {
             return;
         }
@@ -199,7 +199,7 @@ final class ShmFile implements AutoCloseable {
                                 "shm:%s is no device's file: it has %d bytes, not %d or more"
                                         .formatted(path, bytes, ShmLayout.REGISTER_BYTES));
                     }
-                } catch (IOException | VirtioException e) {
+                } catch (IOException e) {
                     channel.close();
                     throw e;
                 }
@@ -209,13 +209,13 @@ final class ShmFile implements AutoCloseable {
             } catch (NoSuchFileException e) {
                 throw new VirtioException(
                         "shm:%s does not exist: export a device there first".formatted(path), e);
-            } catch (IOException e) {
-                throw failed(path, "be opened", e);
             } catch (VirtioException | RuntimeException e) {
                 if (file != null) {
                     file.close();
                 }
                 throw e;
+            } catch (IOException e) {
+                throw failed(path, "be opened", e);
             }
         }
     }
@@ -292,15 +292,17 @@ final class ShmFile implements AutoCloseable {
     /** Runs something that no other process, and no other user of this class, runs meanwhile. */
     <T> T locked(Locked<T> action) throws VirtioException {
         synchronized (OPENING) {
-            try (FileLock lock = lock()) {
+            try (FileLock _ = lock()) {
                 return action.run();
+            } catch (VirtioException e) {
+                throw e;
             } catch (IOException e) {
                 throw new VirtioException("%s cannot be locked: %s".formatted(name, e), e);
             }
         }
     }
 
-    private FileLock lock() throws IOException, VirtioException {
+    private FileLock lock() throws IOException {
         long end = System.nanoTime() + LOCK_MILLIS * 1_000_000;
         while (true) {
             try {

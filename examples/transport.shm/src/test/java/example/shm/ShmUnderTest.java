@@ -45,6 +45,7 @@ final class ShmUnderTest implements TransportUnderTest {
     }
 
     @Override
+    @SuppressWarnings("restricted")
     public MemorySegment at(long address, long sizeBytes) {
         return MemorySegment.ofAddress(address).reinterpret(sizeBytes);
     }
