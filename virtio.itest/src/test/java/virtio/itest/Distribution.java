@@ -9,10 +9,11 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
+import java.util.stream.Stream;
 
 /** The assembled distribution, as processes of its own. */
 final class Distribution {
-    private static final String START = System.getProperty("virtio.distro") + "/bin/virtio";
+    private static final Path HOME = Path.of(System.getProperty("virtio.distro"));
 
     private Distribution() {}
 
@@ -21,13 +22,18 @@ final class Distribution {
 
     /** Runs {@code virtio ARGUMENTS} to its end, with the input given. */
     static Outcome run(int limitSeconds, String input, String... arguments) throws Exception {
+        return run(HOME, limitSeconds, input, arguments);
+    }
+
+    private static Outcome run(Path home, int limitSeconds, String input, String... arguments)
+            throws Exception {
         Path in = Files.createTempFile("virtio", ".in");
         Path out = Files.createTempFile("virtio", ".out");
         Path err = Files.createTempFile("virtio", ".err");
         try {
             Files.writeString(in, input);
             Process process =
-                    new ProcessBuilder(command(arguments))
+                    new ProcessBuilder(command(home, arguments))
                             .redirectInput(in.toFile())
                             .redirectOutput(out.toFile())
                             .redirectError(err.toFile())
@@ -56,19 +62,45 @@ final class Distribution {
         return run(60, "", "-c", commands);
     }
 
+    /** The same, from another {@link #home}. */
+    static Outcome commands(Path home, String commands) throws Exception {
+        return run(home, 60, "", "-c", commands);
+    }
+
+    /** A distribution like this one, with one more jar in its {@code deploy/}. */
+    static Path home(Path folder, Path jar) throws Exception {
+        commands("ls"); // The first start prepares the JVM's cache, from the true folder.
+        for (String shared : List.of("bin", "bundle", "conf")) {
+            Files.createSymbolicLink(folder.resolve(shared), HOME.resolve(shared).toRealPath());
+        }
+        Path deploy = Files.createDirectory(folder.resolve("deploy"));
+        try (Stream<Path> jars = Files.list(HOME.resolve("deploy"))) {
+            for (Path other : jars.toList()) {
+                Files.copy(other, deploy.resolve(other.getFileName()));
+            }
+        }
+        Files.copy(jar, deploy.resolve(jar.getFileName()));
+        return folder;
+    }
+
     /** {@code virtio} with its shell. */
     static Process start() throws Exception {
-        return new ProcessBuilder(command()).redirectErrorStream(true).start();
+        return new ProcessBuilder(command(HOME)).redirectErrorStream(true).start();
     }
 
     /** A process that serves a backend at a socket until it is destroyed. */
     static Process serve(String backend, Path socket) throws Exception {
+        return serve(HOME, backend, "vhost-user:" + socket);
+    }
+
+    /** The same from another {@link #home}, at an address. */
+    static Process serve(Path home, String backend, String address) throws Exception {
         Process process =
                 new ProcessBuilder(
                                 command(
+                                        home,
                                         "-c",
-                                        "export %s vhost-user:%s; serve"
-                                                .formatted(backend, socket)))
+                                        "export %s %s; serve".formatted(backend, address)))
                         .redirectError(ProcessBuilder.Redirect.INHERIT)
                         .start();
         BufferedReader output = process.inputReader();
@@ -84,8 +116,8 @@ final class Distribution {
         return process;
     }
 
-    private static List<String> command(String... arguments) {
-        List<String> command = new ArrayList<>(List.of(START));
+    private static List<String> command(Path home, String... arguments) {
+        List<String> command = new ArrayList<>(List.of(home + "/bin/virtio"));
         command.addAll(List.of(arguments));
         return command;
     }
