@@ -66,9 +66,7 @@ public class ExampleTransportIT {
         container.configureBus(20_000, 5_000);
         bus = container.bus();
         image = folder.resolve("disk.img");
-        byte[] content = new byte[16 << 20];
-        new Random(17).nextBytes(content);
-        Files.write(image, content);
+        Files.write(image, new byte[16 << 20]);
         shm = "shm:" + folder.resolve("wire");
     }
 
@@ -79,6 +77,12 @@ public class ExampleTransportIT {
             takeOut();
             container.stopAllAndSeeNothingIsLeft();
         }
+    }
+
+    private void fillImage() throws Exception {
+        byte[] content = new byte[16 << 20];
+        new Random(17).nextBytes(content);
+        Files.write(image, content);
     }
 
     private Path deployed() {
@@ -99,6 +103,7 @@ public class ExampleTransportIT {
 
     @Test
     void itsJarIsDroppedInAndTakenOut() throws Exception {
+        fillImage();
         VirtioException none =
                 assertThrows(VirtioException.class, () -> bus.export("ram:1MiB", shm));
         assertTrue(none.getMessage().contains("shm"), none.getMessage());
@@ -153,6 +158,7 @@ public class ExampleTransportIT {
 
     @Test
     void oneProcessOffersAndAnotherOneCopies() throws Exception {
+        fillImage();
         Path home = Distribution.home(Files.createDirectory(folder.resolve("home")), BUILT);
         Path back = folder.resolve("back.img");
         Process server = Distribution.serve(home, "ram:16MiB", shm);
@@ -176,6 +182,8 @@ public class ExampleTransportIT {
 
     @Test
     void aDeviceWhoseProcessIsKilledComesBackUnderItsConsumers() throws Exception {
+        // A process takes its time to start.
+        container.configureBus(100_000, 5_000);
         Path home = Distribution.home(Files.createDirectory(folder.resolve("home")), BUILT);
         dropIn();
         String backend = "file:" + image;
