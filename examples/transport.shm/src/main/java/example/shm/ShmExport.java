@@ -94,7 +94,7 @@ final class ShmExport implements Export, Runnable {
     private int answered;
 
     /**
-     * Offers the device.
+     * Makes the file; the device is served from {@link #start} on.
      *
      * @param onClose run once when nobody uses the device any more
      */
@@ -128,7 +128,15 @@ final class ShmExport implements Export, Runnable {
                                 device.maxQueueSize(),
                                 offered,
                                 config));
-        thread = Thread.ofPlatform().daemon().name("virtio-" + file.name + " device").start(this);
+        thread =
+                Thread.ofPlatform()
+                        .daemon()
+                        .name("virtio-" + file.name + " device")
+                        .unstarted(this);
+    }
+
+    void start() {
+        thread.start();
     }
 
     private static void limit(String address, String what, int value, int most)

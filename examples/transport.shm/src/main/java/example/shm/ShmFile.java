@@ -61,6 +61,10 @@ final class ShmFile implements AutoCloseable {
     private final FileChannel channel;
     private final Arena arena = Arena.ofShared();
     private final MemorySegment registers;
+    private int deviceType;
+    private int queueCount;
+    private int maxQueueSize;
+    private int configBytes;
     private long regionBytes;
 
     private ShmFile(Path path, FileChannel channel) throws IOException {
@@ -214,6 +218,9 @@ final class ShmFile implements AutoCloseable {
                     file.close();
                 }
                 throw e;
+            } catch (InternalError e) {
+                file.close();
+                throw file.cutOff(e);
             } catch (IOException e) {
                 throw failed(path, "be opened", e);
             }
@@ -238,8 +245,14 @@ final class ShmFile implements AutoCloseable {
                                     .formatted(name, version, ShmLayout.VERSION)
                             + " both ends");
         }
-        limit("queues", get(ShmLayout.QUEUE_COUNT), 1, ShmLayout.MAX_QUEUES);
-        limit("configuration bytes", get(ShmLayout.CONFIG_BYTES), 0, ShmLayout.MAX_CONFIG_BYTES);
+        // Read once, here: what is in the file later is the other end's to change.
+        deviceType = get(ShmLayout.DEVICE_TYPE);
+        queueCount = get(ShmLayout.QUEUE_COUNT);
+        limit("queues", queueCount, 1, ShmLayout.MAX_QUEUES);
+        maxQueueSize = get(ShmLayout.MAX_QUEUE_SIZE);
+        limit("descriptors in a queue", maxQueueSize, 1, ShmLayout.MAX_QUEUE_SIZE_LIMIT);
+        configBytes = get(ShmLayout.CONFIG_BYTES);
+        limit("configuration bytes", configBytes, 0, ShmLayout.MAX_CONFIG_BYTES);
         regionBytes = getLong(ShmLayout.REGION_BYTES);
         limit("bytes of a region", regionBytes, 2 * ShmLayout.PAGE_BYTES, MAX_REGION_BYTES);
         if (regionBytes % ShmLayout.PAGE_BYTES != 0) {
@@ -248,6 +261,11 @@ final class ShmFile implements AutoCloseable {
                             .formatted(name, regionBytes, ShmLayout.PAGE_BYTES));
         }
         checkSize();
+    }
+
+    /** What the JVM makes of memory behind the file's end, as a sentence. */
+    VirtioException cutOff(InternalError cause) {
+        return new VirtioException("%s was cut off while it was used".formatted(name), cause);
     }
 
     private void limit(String what, long value, long least, long most) throws VirtioException {
@@ -270,6 +288,22 @@ final class ShmFile implements AutoCloseable {
             throw new VirtioException(
                     "%s was cut off: it has %d bytes, not %d".formatted(name, bytes, needed));
         }
+    }
+
+    int deviceType() {
+        return deviceType;
+    }
+
+    int queueCount() {
+        return queueCount;
+    }
+
+    int maxQueueSize() {
+        return maxQueueSize;
+    }
+
+    int configBytes() {
+        return configBytes;
     }
 
     long regionBytes() {
@@ -296,6 +330,8 @@ final class ShmFile implements AutoCloseable {
                 return action.run();
             } catch (VirtioException e) {
                 throw e;
+            } catch (InternalError e) {
+                throw cutOff(e);
             } catch (IOException e) {
                 throw new VirtioException("%s cannot be locked: %s".formatted(name, e), e);
             }

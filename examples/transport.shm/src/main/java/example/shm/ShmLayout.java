@@ -32,6 +32,9 @@ final class ShmLayout {
     /** Most queues: a line of doorbells and of interrupts each. */
     static final int MAX_QUEUES = 64;
 
+    /** Most descriptors of a queue (virtio 2.7). */
+    static final int MAX_QUEUE_SIZE_LIMIT = 32768;
+
     static final int MAX_CONFIG_BYTES = PAGE_BYTES;
 
     /** A queue's doorbell and its interrupt word have a cache line each. */

@@ -93,6 +93,7 @@ public final class ShmProvider implements TransportProvider, Exporter {
                         longestPauseNanos,
                         () -> exports.remove(address));
         exports.put(address, export);
+        export.start();
         return export;
     }
 

@@ -29,8 +29,6 @@ final class ShmTransport implements Transport, Runnable {
     /** How often to look whether the other process lives. */
     private static final long ALIVE_NANOS = 100_000_000;
 
-    private static final int MAX_QUEUE_SIZE = 32768;
-
     /** A queue that is started, and the last interrupt of it that was seen. */
     private static final class Active {
         final int index;
@@ -46,10 +44,6 @@ final class ShmTransport implements Transport, Runnable {
     private final ShmMemory memory;
     private final int attachment;
     private final long longestPauseNanos;
-    private final int deviceType;
-    private final int queueCount;
-    private final int maxQueueSize;
-    private final int configBytes;
     private final AtomicIntegerArray doorbells;
     private int requests;
     private boolean ringReset;
@@ -70,19 +64,17 @@ final class ShmTransport implements Transport, Runnable {
      */
     static ShmTransport open(ShmFile file, long bounceBytes, long longestPauseNanos)
             throws VirtioException {
-        int region;
+        int region = take(file);
+        ShmMemory memory = null;
         try {
-            region = take(file);
-        } catch (InternalError e) {
-            throw cutOff(file, e);
-        }
-        int attachment = file.get(ShmLayout.ATTACHMENT);
-        try {
-            return new ShmTransport(
-                    file, new ShmMemory(file, region, bounceBytes), attachment, longestPauseNanos);
+            memory = new ShmMemory(file, region, bounceBytes);
+            return new ShmTransport(file, memory, longestPauseNanos);
         } catch (VirtioException | RuntimeException e) {
+            file.set(ShmLayout.LEFT, file.get(ShmLayout.ATTACHMENT));
             file.setLong(ShmLayout.REGION_OWNERS + 16 * region, 0);
-            file.set(ShmLayout.LEFT, attachment);
+            if (memory != null) {
+                memory.release();
+            }
             throw e;
         }
     }
@@ -150,24 +142,15 @@ final class ShmTransport implements Transport, Runnable {
         return null;
     }
 
-    private static VirtioException cutOff(ShmFile file, InternalError cause) {
-        return new VirtioException("%s was cut off while it was used".formatted(file.name), cause);
-    }
-
-    private ShmTransport(ShmFile file, ShmMemory memory, int attachment, long longestPauseNanos)
-            throws VirtioException {
+    private ShmTransport(ShmFile file, ShmMemory memory, long longestPauseNanos) {
         this.file = file;
         this.memory = memory;
-        this.attachment = attachment;
+        attachment = file.get(ShmLayout.ATTACHMENT);
         this.longestPauseNanos = longestPauseNanos;
-        deviceType = file.get(ShmLayout.DEVICE_TYPE);
-        queueCount = file.get(ShmLayout.QUEUE_COUNT);
-        maxQueueSize = file.get(ShmLayout.MAX_QUEUE_SIZE);
-        configBytes = file.get(ShmLayout.CONFIG_BYTES);
         requests = file.get(ShmLayout.ANSWERED);
         configSeen = file.get(ShmLayout.CONFIG_INTERRUPT);
-        doorbells = new AtomicIntegerArray(queueCount);
-        for (int queue = 0; queue < queueCount; queue++) {
+        doorbells = new AtomicIntegerArray(file.queueCount());
+        for (int queue = 0; queue < file.queueCount(); queue++) {
             doorbells.set(queue, file.get(doorbell(queue)));
         }
         memory.hold();
@@ -195,7 +178,7 @@ final class ShmTransport implements Transport, Runnable {
     @Override
     public int deviceType() throws VirtioException {
         check();
-        return deviceType;
+        return file.deviceType();
     }
 
     @Override
@@ -206,7 +189,7 @@ final class ShmTransport implements Transport, Runnable {
                     file.getLong(ShmLayout.DEVICE_FEATURES),
                     file.getLong(ShmLayout.DEVICE_FEATURES + 8));
         } catch (InternalError e) {
-            throw cutOff(file, e);
+            throw file.cutOff(e);
         }
     }
 
@@ -225,7 +208,7 @@ final class ShmTransport implements Transport, Runnable {
                 file.setLong(ShmLayout.DRIVER_FEATURES + 8 * word, features.word(word));
             }
         } catch (InternalError e) {
-            throw cutOff(file, e);
+            throw file.cutOff(e);
         }
         ringReset = features.has(Feature.RING_RESET);
     }
@@ -236,7 +219,7 @@ final class ShmTransport implements Transport, Runnable {
         try {
             return file.get(ShmLayout.STATUS) & 0xff;
         } catch (InternalError e) {
-            throw cutOff(file, e);
+            throw file.cutOff(e);
         }
     }
 
@@ -271,7 +254,7 @@ final class ShmTransport implements Transport, Runnable {
                         "%s refused to %s: %s".formatted(file.name, what, reason()));
             }
         } catch (InternalError e) {
-            throw cutOff(file, e);
+            throw file.cutOff(e);
         }
     }
 
@@ -315,7 +298,7 @@ final class ShmTransport implements Transport, Runnable {
                 pause.idle();
             }
         } catch (InternalError e) {
-            throw cutOff(file, e);
+            throw file.cutOff(e);
         }
     }
 
@@ -325,7 +308,7 @@ final class ShmTransport implements Transport, Runnable {
         try {
             file.read(ShmLayout.CONFIG + offset, into);
         } catch (InternalError e) {
-            throw cutOff(file, e);
+            throw file.cutOff(e);
         }
     }
 
@@ -336,24 +319,28 @@ final class ShmTransport implements Transport, Runnable {
             file.write(ShmLayout.PAYLOAD, from);
             file.set(ShmLayout.QUEUE_SIZE, from.length);
         } catch (InternalError e) {
-            throw cutOff(file, e);
+            throw file.cutOff(e);
         }
         request("write its configuration", ShmLayout.WRITE_CONFIG, offset, null);
     }
 
     private void checkConfig(int offset, int length) throws VirtioException {
         check();
-        if (offset < 0 || length > configBytes - offset) {
+        if (offset < 0 || length > file.configBytes() - offset) {
             throw new VirtioException(
                     "configuration bytes %d to %d of %s, which has %d"
-                            .formatted(offset, (long) offset + length - 1, file.name, configBytes));
+                            .formatted(
+                                    offset,
+                                    (long) offset + length - 1,
+                                    file.name,
+                                    file.configBytes()));
         }
     }
 
     @Override
     public int maxQueueSize(int queue) throws VirtioException {
         check();
-        return queue >= 0 && queue < queueCount ? Math.min(maxQueueSize, MAX_QUEUE_SIZE) : 0;
+        return queue >= 0 && queue < file.queueCount() ? file.maxQueueSize() : 0;
     }
 
     @Override
@@ -431,7 +418,7 @@ final class ShmTransport implements Transport, Runnable {
                 pause.idle();
             }
         } catch (InternalError e) {
-            gone = cutOff(file, e);
+            gone = file.cutOff(e);
         } catch (VirtioException e) {
             gone = e;
         } finally {

@@ -79,6 +79,9 @@ class ShmFileTest {
         write(ShmLayout.QUEUE_COUNT, -1);
         refused("-1 queues");
         write(ShmLayout.QUEUE_COUNT, 2);
+        write(ShmLayout.MAX_QUEUE_SIZE, 1 << 20);
+        refused("1048576 descriptors", "32768");
+        write(ShmLayout.MAX_QUEUE_SIZE, 256);
         write(ShmLayout.CONFIG_BYTES, 4097);
         refused("4097 configuration bytes", "4096");
         write(ShmLayout.CONFIG_BYTES, 16);
