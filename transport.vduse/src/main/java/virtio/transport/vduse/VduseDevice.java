@@ -9,8 +9,8 @@ import virtio.linux.LinuxException;
  * (drivers/vdpa/vdpa_user/vduse_dev.c).
  *
  * <p>The border to the kernel, as {@link VhostVdpa} is for the driver end; below it is {@link
- * VduseFile}. {@link #interrupt} and {@link #region} may be called by any thread at any time,
- * everything else by one at a time.
+ * VduseFile}. {@link #interrupt}, {@link #region} and the configuration are for any thread at any
+ * time, everything else is for one at a time.
  */
 interface VduseDevice extends AutoCloseable {
     /** Request: where does a queue stand. */

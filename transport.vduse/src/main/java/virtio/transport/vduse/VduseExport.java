@@ -24,9 +24,13 @@ final class VduseExport implements Export {
     /** How long a close waits for a user of vhost-vdpa to let go of the device. */
     private static final int REMOVAL_MILLIS = 3000;
 
-    /** Not carried: VDUSE has no word for one queue's reset, nor for data with a kick. */
+    /**
+     * Not carried: VDUSE has no word for one queue's reset, nor for data with a kick, and what is
+     * in flight survives on split queues only.
+     */
     private static final Features NOT_CARRIED =
             Features.of(
+                    Feature.RING_PACKED,
                     Feature.SR_IOV,
                     Feature.NOTIFICATION_DATA,
                     Feature.NOTIF_CONFIG_DATA,

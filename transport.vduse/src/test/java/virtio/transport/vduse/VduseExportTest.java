@@ -311,6 +311,18 @@ class VduseExportTest {
     }
 
     @Test
+    void whatTheKernelOrTheWireDoesNotTakeIsNotOffered() throws Exception {
+        int configWce = 11;
+        Features all =
+                Features.of(9, configWce, Feature.VERSION_1)
+                        .with(Feature.RING_PACKED, Feature.RING_RESET, Feature.NOTIFICATION_DATA);
+        export(VduseUnderTest.ADDRESS, new TestDevice(1, 8).offer(all));
+        open();
+        assertEquals(
+                Features.of(9, Feature.VERSION_1, Feature.ACCESS_PLATFORM), transport.offered());
+    }
+
+    @Test
     void namesThatNoDeviceCanHaveAreRefused() {
         for (String name : new String[] {"", "control", "../x", "a b", "x".repeat(65), ",keep"}) {
             VirtioException e =
