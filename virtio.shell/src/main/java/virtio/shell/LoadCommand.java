@@ -21,7 +21,8 @@ import java.util.concurrent.TimeUnit;
         service = LoadCommand.class,
         property = {"osgi.command.scope=virtio", "osgi.command.function=load"})
 public final class LoadCommand {
-    private static final String USAGE = "load N [--runtime=10] [--swap=ADDRESS] [--update=BUNDLE]";
+    private static final String USAGE =
+            "load NAME [--runtime=10] [--swap=pci:emu1] [--update=virtio.device.blk]";
     private static final long DISK_TIMEOUT_MILLIS = 5_000;
 
     /** Requests between two exchanges. */
