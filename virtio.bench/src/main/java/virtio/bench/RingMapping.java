@@ -21,6 +21,7 @@ public final class RingMapping {
     private static final int BUFFERS = 65536;
     private static final int SEGMENT_BYTES = 64;
     private static final int WARM_UP = 100;
+    private static final int LEAST_ROUNDS = 20;
 
     private final int elements;
     private final ScatterList list;
@@ -52,16 +53,18 @@ public final class RingMapping {
             }
         }
         RingMapping mapping = new RingMapping(way, batch, elements, identity);
+        for (int i = 0; i < WARM_UP; i++) {
+            mapping.mapped();
+            mapping.wired();
+        }
         Series cost = new Series();
         long end = System.nanoTime() + Integer.parseInt(args[2]) * 1_000_000L;
-        for (int i = -WARM_UP; i < 0 || System.nanoTime() < end; i++) {
+        for (int i = 0; i < LEAST_ROUNDS || System.nanoTime() < end; i++) {
             boolean mappedFirst = (i & 1) == 0;
             double mapped = mappedFirst ? mapping.mapped() : 0;
             double wired = mapping.wired();
             mapped = mappedFirst ? mapped : mapping.mapped();
-            if (i >= 0) {
-                cost.add((mapped - wired) / elements);
-            }
+            cost.add((mapped - wired) / elements);
         }
         System.out.println("nanos " + cost.median());
         System.exit(0);
