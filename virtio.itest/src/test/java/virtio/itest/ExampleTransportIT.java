@@ -109,7 +109,9 @@ public class ExampleTransportIT {
         assertTrue(none.getMessage().contains("shm"), none.getMessage());
         container.declareExport("file:" + image, shm);
         container.declareAttachment(shm, "blk0");
-        assertEquals(State.WAITING, container.snapshot("blk0").state());
+        Wait.until(
+                "the attachment to wait",
+                () -> bus.devices().stream().anyMatch(d -> d.state() == State.WAITING));
         for (int round = 0; round < 2; round++) {
             dropIn();
             container.awaitState("blk0", State.ACTIVE);
