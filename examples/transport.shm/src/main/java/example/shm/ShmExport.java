@@ -476,11 +476,9 @@ final class ShmExport implements Export, Runnable {
         } catch (RuntimeException | InternalError e) {
             LOG.log(Level.ERROR, file.name + " is not reset, its memory stays mapped", e);
         }
-        try {
+        if (file.isWhole()) {
             file.set(ShmLayout.WITHDRAWN, 1);
             file.set(ShmLayout.ENDED, attachment);
-        } catch (InternalError e) {
-            // Cut off: the driver sees that by itself.
         }
         driver = null;
         file.delete();

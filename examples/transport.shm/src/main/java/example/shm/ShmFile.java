@@ -31,8 +31,10 @@ import java.util.concurrent.locks.LockSupport;
  * The file at one end: opened, checked, and its registers mapped.
  *
  * <p>Whoever may open the file may also cut it off, and memory behind its end is a fault that the
- * JVM turns into an {@link InternalError} in the thread that touched it. Both ends look at {@link
- * #checkSize} now and then, and take that error for the end of the other one.
+ * JVM turns into an {@link InternalError} in the thread that touched it: in compiled code a moment
+ * after the access, beyond a catch around it. Both ends look at {@link #checkSize} now and then,
+ * take that error for the end of the other one where it ends a thread of theirs, and look before
+ * they write on a thread that is not.
  *
  * <p>The file's lock is held for moments only, by who takes over something in the file. The kernel
  * drops the locks of a process on a file when it closes any descriptor of that file, so opening,
@@ -287,6 +289,16 @@ final class ShmFile implements AutoCloseable {
         if (bytes < needed) {
             throw new VirtioException(
                     "%s was cut off: it has %d bytes, not %d".formatted(name, bytes, needed));
+        }
+    }
+
+    /** Whether {@link #checkSize} finds nothing. */
+    boolean isWhole() {
+        try {
+            checkSize();
+            return true;
+        } catch (VirtioException e) {
+            return false;
         }
     }
 

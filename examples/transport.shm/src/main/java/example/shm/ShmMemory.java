@@ -54,10 +54,8 @@ final class ShmMemory implements MapToken {
     /** To be called after each thing given back. */
     void givenBack() {
         if (holders.get() == 0 && pool.live() == 0 && released.compareAndSet(false, true)) {
-            try {
+            if (file.isWhole()) {
                 file.setLong(ShmLayout.REGION_OWNERS + 16 * region, 0);
-            } catch (InternalError e) {
-                // The file was cut off: there is nothing to give back to.
             }
             arena.close();
             file.close();

@@ -385,7 +385,8 @@ final class ShmTransport implements Transport, Runnable {
         try {
             file.set(doorbell(queue), doorbells.incrementAndGet(queue));
         } catch (IllegalStateException | InternalError e) {
-            // Closed just now, or cut off: the thread that looks for interrupts reports it.
+            // Closed just now, or cut off: the thread that looks for interrupts reports it. Where
+            // the JVM is late, the error reaches the caller, as it does whoever touches a buffer.
         }
     }
 
@@ -483,10 +484,8 @@ final class ShmTransport implements Transport, Runnable {
             }
             closed = true;
         }
-        try {
+        if (file.isWhole()) {
             file.set(ShmLayout.LEFT, attachment);
-        } catch (InternalError e) {
-            // Cut off: nobody is left to be told.
         }
         memory.release();
     }

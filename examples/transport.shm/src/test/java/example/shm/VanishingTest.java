@@ -152,9 +152,13 @@ class VanishingTest {
         try (FileChannel channel = FileChannel.open(file, StandardOpenOption.WRITE)) {
             channel.truncate(0);
         }
-        for (int i = 0; i < 10_000; i++) {
-            transport.notifyQueue(0, 0);
-            export.interrupt(0);
+        try {
+            for (int i = 0; i < 10_000; i++) {
+                transport.notifyQueue(0, 0);
+                export.interrupt(0);
+            }
+        } catch (InternalError e) {
+            // In compiled code it comes a moment after the access: all that is allowed is that.
         }
         VirtioException reason = gone.poll(TestDevice.AWAIT_MILLIS, TimeUnit.MILLISECONDS);
         assertNotNull(reason, "gone");
