@@ -355,6 +355,7 @@ public abstract class QueueContract extends Contract {
     /** A packed ring has any number of descriptors, and its position two wrap counters. */
     @Test
     void packedQueueIsStartedAtTheBeginningOfTheFirstLap() throws Exception {
+        assumeSaid(TransportUnderTest.Unsaid.PACKED_QUEUES);
         Driven driven = drive(new TestDevice(1, 16).offer(PACKED));
         Features offered = driven.transport.offered();
         assertTrue(offered.has(Feature.RING_PACKED), "carries RING_PACKED, offers " + offered);

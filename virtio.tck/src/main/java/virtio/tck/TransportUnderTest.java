@@ -47,6 +47,8 @@ public interface TransportUnderTest extends AutoCloseable {
         CONFIG_WRITES,
         /** The device cannot say that it needs a reset. */
         NEEDS_RESET,
+        /** The device end does not carry RING_PACKED. */
+        PACKED_QUEUES,
         /** A driver is not told that its device is withdrawn; its requests wait. */
         WITHDRAWAL
     }
