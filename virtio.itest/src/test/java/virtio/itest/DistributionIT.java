@@ -44,9 +44,13 @@ public class DistributionIT {
                         "virtio.linux",
                         "virtio.ring",
                         "virtio.transport.mmio",
+                        "virtio.transport.pci",
+                        "virtio.transport.vduse",
                         "virtio.transport.vhostuser",
                         "virtio.backend.blk",
+                        "virtio.backend.net",
                         "virtio.device.blk",
+                        "virtio.device.net",
                         "virtio.shell",
                         "virtio.tck",
                         "virtio.exam")) {
