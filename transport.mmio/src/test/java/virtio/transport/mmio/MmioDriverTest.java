@@ -44,7 +44,7 @@ class MmioDriverTest {
     private final AtomicInteger used = new AtomicInteger();
     private final AtomicInteger changed = new AtomicInteger();
     private TestDevice device;
-    private MmioMemory memory;
+    private EmulatedMemory memory;
     private EmulatedWindow window;
     private RecordingWindow recording;
     private MmioTransport transport;
@@ -114,7 +114,7 @@ class MmioDriverTest {
     void make() throws Exception {
         device =
                 new TestDevice(2, 32).offer(Features.of(1, 65, Feature.VERSION_1)).maxQueueSize(64);
-        memory = new MmioMemory("test", 1 << 20, 1 << 16);
+        memory = EmulatedMemory.create("test", 1 << 20, 1 << 16);
         window = new EmulatedWindow("test", device, () -> {});
         recording = new RecordingWindow();
     }
@@ -384,7 +384,7 @@ class MmioDriverTest {
         CoherentMemory area = memory.pool().alloc(4096);
         assertFalse(area.mapHandle() == area.segment().address());
         assertEquals(area.segment().address(), memory.translate(area.mapHandle(), 4096, true));
-        MmioMemory other = new MmioMemory("other", 1 << 20, 1 << 16);
+        EmulatedMemory other = EmulatedMemory.create("other", 1 << 20, 1 << 16);
         assertEquals(0, other.translate(area.mapHandle(), 1, false), "another device's memory");
         other.release();
         memory.pool().free(area);
