@@ -56,6 +56,10 @@ final class MmioTransport implements Transport, RegisterWindow.Driver {
      */
     static int identify(String name, RegisterWindow window) throws VirtioException {
         int magic = window.read(MmioRegisters.MAGIC_VALUE);
+        VirtioException gone = window.gone();
+        if (gone != null) {
+            throw new VirtioException(gone.getMessage(), gone);
+        }
         if (magic != MmioRegisters.MAGIC) {
             throw new VirtioException(
                     "mmio:%s is no virtio window: magic value 0x%08x, not 0x%08x"
