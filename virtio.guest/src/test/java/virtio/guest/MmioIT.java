@@ -12,9 +12,6 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.security.MessageDigest;
-import java.util.HexFormat;
-import java.util.Random;
 
 /** QEMU's virtio-mmio windows: split and packed, with and without event index and indirect. */
 class MmioIT {
@@ -38,12 +35,12 @@ class MmioIT {
     static void boot() throws Exception {
         guest = Guest.microvm("mmio").limit(400);
         for (int i = 0; i < DISKS; i++) {
-            IMAGES[i] = fileSystem("disk" + i, i);
-            SUMS[i] = sha256(IMAGES[i]);
+            IMAGES[i] = Disks.fileSystem(folder.resolve("disk" + i));
+            SUMS[i] = Disks.sha256(IMAGES[i]);
             guest.disk("d" + i, IMAGES[i]);
             guest.qemu("-device", "virtio-blk-device,drive=d" + i + "," + DEVICES[i]);
         }
-        written = fileSystem("written", 99);
+        written = Disks.fileSystem(folder.resolve("written"));
         guest.file("/new.img", written);
         guest.job(
                 """
@@ -66,23 +63,6 @@ class MmioIT {
         guest.run();
     }
 
-    private static Path fileSystem(String name, long seed) throws Exception {
-        Path content = Files.createDirectories(folder.resolve(name + ".d"));
-        byte[] bytes = new byte[1 << 20];
-        new Random(seed).nextBytes(bytes);
-        Files.write(content.resolve("file"), bytes);
-        Path image = folder.resolve(name + ".img");
-        Guest.tool(
-                "mke2fs", "-q", "-t", "ext4", "-d", content.toString(), image.toString(), "4M");
-        return image;
-    }
-
-    private static String sha256(Path file) throws Exception {
-        return HexFormat.of()
-                .formatHex(
-                        MessageDigest.getInstance("SHA-256").digest(Files.readAllBytes(file)));
-    }
-
     @ParameterizedTest
     @ValueSource(ints = {0, 1, 2, 3})
     @Tag("DRV-MMIO-001")
@@ -100,7 +80,7 @@ class MmioIT {
     void anImageThatWasWrittenIsCleanAndTheSame(int disk) throws Exception {
         guest.passed("drive");
         assertEquals(-1, Files.mismatch(written, IMAGES[disk]));
-        Guest.tool("e2fsck", "-fn", IMAGES[disk].toString());
+        Disks.check(IMAGES[disk]);
     }
 
     @Test

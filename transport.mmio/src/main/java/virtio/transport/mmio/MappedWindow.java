@@ -46,10 +46,15 @@ final class MappedWindow implements RegisterWindow {
     private final MemorySegment registers;
     private final FileDescriptor uio;
     private final Runnable onClose;
+
+    /** What a UIO device gives for interrupts, and takes to let more come: 32 bits each. */
+    private final MemorySegment count = Arena.ofAuto().allocate(ValueLayout.JAVA_INT);
+
+    private final MemorySegment unmask = Arena.ofAuto().allocateFrom(ValueLayout.JAVA_INT, 1);
     private volatile VirtioException gone;
+    private volatile EventLoop.Watch watch;
 
     // Guarded by this.
-    private Driver driver;
     private MmioMemory memory;
     private EventLoop interrupts;
     private Thread poller;
@@ -115,8 +120,8 @@ final class MappedWindow implements RegisterWindow {
                     case "open " + Errno.EACCES, "open " + Errno.EPERM ->
                             "only root may: run as root, with CAP_SYS_RAWIO";
                     case "mmap " + Errno.EPERM, "mmap " + Errno.EACCES ->
-                            "a kernel driver has claimed the window, or it is ordinary memory:"
-                                    + " unbind the driver; attach mmio: names no other address";
+                            "a kernel driver has claimed it, or it is ordinary memory: name the"
+                                    + " window's own address, or unbind the driver";
                     default -> null;
                 };
         return why == null ? e.getMessage() : e.getMessage() + ": " + why;
@@ -130,7 +135,6 @@ final class MappedWindow implements RegisterWindow {
     synchronized void attach(Driver taker, MmioMemory visible) throws VirtioException {
         visible.hold();
         memory = visible;
-        driver = taker;
         if (uio == null) {
             poller =
                     Thread.ofPlatform()
@@ -141,8 +145,8 @@ final class MappedWindow implements RegisterWindow {
         }
         try {
             interrupts = EventLoop.start("virtio-mmio " + name + " interrupt");
-            interrupts.watch(uio, FileDescriptor.IN, _ -> interrupted(taker));
-            unmask();
+            watch = interrupts.watch(uio, FileDescriptor.IN, _ -> interrupted(taker));
+            uio.write(unmask);
         } catch (LinuxException e) {
             letGo();
             throw new VirtioException("mmio:%s: %s".formatted(name, e.getMessage()), e);
@@ -153,23 +157,20 @@ final class MappedWindow implements RegisterWindow {
      * On the thread of the event loop; the kernel has masked the line, which is level-triggered.
      */
     private void interrupted(Driver taker) {
-        try (Arena arena = Arena.ofConfined()) {
-            uio.read(arena.allocate(Integer.BYTES, Integer.BYTES));
+        try {
+            uio.read(count);
             taker.interrupt();
-            unmask();
+            uio.write(unmask);
         } catch (LinuxException e) {
+            EventLoop.Watch ending = watch;
+            if (ending != null) {
+                ending.close();
+            }
             if (gone == null) {
                 // Bound to something else meanwhile, or unplugged (uio_read: EIO).
                 gone = new VirtioException("mmio:%s: %s".formatted(name, e.getMessage()), e);
                 taker.gone();
             }
-            throw new IllegalStateException(e); // Ends the watch.
-        }
-    }
-
-    private void unmask() throws LinuxException {
-        try (Arena arena = Arena.ofConfined()) {
-            uio.write(arena.allocateFrom(ValueLayout.JAVA_INT, 1));
         }
     }
 
@@ -269,7 +270,7 @@ final class MappedWindow implements RegisterWindow {
         Thread polling;
         EventLoop waiting;
         synchronized (this) {
-            if (driver == null && memory == null && file.isOpen() == false) {
+            if (!file.isOpen()) {
                 return;
             }
             boolean quiet = quiesce();
@@ -280,7 +281,6 @@ final class MappedWindow implements RegisterWindow {
             waiting = interrupts;
             poller = null;
             interrupts = null;
-            driver = null;
             if (quiet && memory != null) {
                 memory.release();
             }
