@@ -48,14 +48,14 @@ class MmioIT {
                 modprobe uio_pdrv_genirq
                 check bind rebind platform LNRO0005:01 uio_pdrv_genirq
                 check bind3 rebind platform LNRO0005:03 uio_pdrv_genirq
-                check drive container "why; \
+                check drive container "why mmio:0xfeb02e00; why mmio:0xfeb02c00; \
                 attach mmio:0xfeb02e00 --name=d0; attach mmio:0xfeb02c00 --name=d1; \
                 attach mmio:0xfeb02a00 --name=d2; attach mmio:0xfeb02800 --name=d3; ls; \
                 features d0; features d1; features d2; features d3; \
                 copy d0 file:/tmp/0; copy d1 file:/tmp/1; copy d2 file:/tmp/2; copy d3 file:/tmp/3; \
                 copy file:/new.img d0; copy file:/new.img d1; \
                 copy file:/new.img d2; copy file:/new.img d3"
-                check interrupts grep LNRO0005 /proc/interrupts
+                check interrupts cat /sys/class/uio/uio0/event /sys/class/uio/uio1/event
                 check memory container "attach mmio:0x100000"
                 modprobe virtio_mmio
                 check busy container "attach mmio:0xfeb02e00"
@@ -95,13 +95,7 @@ class MmioIT {
     @Tag("DRV-MMIO-023")
     void interruptsCameThroughUio() {
         String said = guest.passed("interrupts");
-        for (String device : new String[] {"LNRO0005:01", "LNRO0005:03"}) {
-            assertTrue(
-                    said.lines()
-                            .filter(line -> line.endsWith(device))
-                            .anyMatch(line -> !line.strip().split("\\s+")[1].equals("0")),
-                    said);
-        }
+        assertEquals(2, said.lines().filter(count -> Long.parseLong(count) > 0).count(), said);
     }
 
     @Test
