@@ -64,6 +64,14 @@ class PciIT {
                                 copy blk0 file:/tmp/pin.img; ring blk0 0"
                                 check twice container "attach pci:0000:00:04.0; \
                                 attach pci:00:04.0 --name other"
+                                echo user:x:1000:1000::/tmp:/bin/sh > /etc/passwd
+                                chmod -R a+rwX /opt/virtio /tmp
+                                check rights su user -c \
+                                "virtio -c 'attach pci:0000:00:04.0'"
+                                chmod a+rw /dev/vfio/*
+                                ulimit -l 8192
+                                check locked su user -c \
+                                "virtio -c 'attach pci:0000:00:04.0'"
                                 check cut /opt/jre/bin/java -cp /opt/probe:/opt/virtio/bundle/transport.pci.jar:\
                                 /opt/virtio/bundle/virtio.linux.jar:\
                                 /opt/virtio/bundle/virtio.api.jar \
@@ -125,5 +133,17 @@ class PciIT {
         String said = guest.passed("cut");
         assertTrue(said.contains("mapped: used with status 0, memory written"), said);
         assertTrue(said.matches("(?s).*unmapped: .*, memory untouched.*"), said);
+    }
+
+    @Test
+    void lackingRightsAreNamed() {
+        String said = guest.refused("rights");
+        assertTrue(said.contains("permission denied (EACCES): give this user the right"), said);
+    }
+
+    @Test
+    void memoryThatCannotBeLockedIsNamedWithItsLimit() {
+        String said = guest.refused("locked");
+        assertTrue(said.contains("80 MiB are to be locked, the limit is 8388608 bytes"), said);
     }
 }

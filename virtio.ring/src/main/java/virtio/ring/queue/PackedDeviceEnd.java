@@ -244,9 +244,7 @@ final class PackedDeviceEnd extends DeviceEnd {
         int flags = usedFlags | (length > 0 ? Descriptor.WRITE : 0);
         long at = ring + (long) usedSlot * Descriptor.BYTES + PackedRing.WORD;
         long word =
-                length
-                        | (long) id << PackedRing.ID_SHIFT
-                        | (long) flags << PackedRing.FLAGS_SHIFT;
+                length | (long) id << PackedRing.ID_SHIFT | (long) flags << PackedRing.FLAGS_SHIFT;
         if (holding && heldAt == 0) {
             heldAt = at;
             heldWord = word;
