@@ -26,7 +26,7 @@ class PciLiveIT {
                 Guest.q35("pci-live")
                         .kernel("intel_iommu=on")
                         .qemu("-device", "intel-iommu,intremap=on,caching-mode=on")
-                        .qemu("-device", "pcie-root-port,id=slot,chassis=1,addr=8");
+                        .qemu("-device", "pcie-root-port,id=rp8,chassis=1,addr=8");
         disk("twin", "addr=4,share-rw=on,serial=twin");
         guest.qemu(
                 "-device",
@@ -42,7 +42,7 @@ class PciLiveIT {
                 "-device",
                 "virtio-blk-pci,drive=path,id=path2,addr=0xa,share-rw=on,serial=vhost_user_blk"
                         + OPTIONS);
-        disk("hot", "bus=slot");
+        disk("hot", "bus=rp8");
         guest.job(
                         """
                         modprobe vfio_iommu_type1
@@ -82,7 +82,7 @@ class PciLiveIT {
             guest.qmp(
                     "device_add",
                     "{\"driver\": \"virtio-blk-pci\", \"drive\": \"hot\", \"id\": \"hot2\","
-                            + " \"bus\": \"slot\", \"disable-legacy\": \"on\","
+                            + " \"bus\": \"rp8\", \"disable-legacy\": \"on\","
                             + " \"iommu_platform\": true}");
             guest.await("lost attached");
             guest.qmp("device_del", "{\"id\": \"hot2\"}");
