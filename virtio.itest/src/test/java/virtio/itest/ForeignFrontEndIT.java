@@ -9,6 +9,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 import java.io.BufferedReader;
@@ -96,26 +97,28 @@ class ForeignFrontEndIT {
     }
 
     @ParameterizedTest
-    @ValueSource(ints = {1, 2})
-    void aLinuxGuestUsesItAsADisk(int queues) throws Exception {
+    @CsvSource({"1, split", "2, split", "2, packed"})
+    void aLinuxGuestUsesItAsADisk(int queues, String ring) throws Exception {
         String e2fsck = Peers.tool("e2fsck");
         Peers.tool("guest_kernel");
         server = Distribution.serve(emptyImage(128 << 20) + ",queues=" + queues, socket);
-        String said = Peers.run(GUEST.toString(), socket.toString(), Integer.toString(queues));
+        String said =
+                Peers.run(GUEST.toString(), socket.toString(), Integer.toString(queues), ring);
         assertTrue(said.contains("guest: OK"), said);
         assertTrue(said.contains(" %d queues".formatted(queues)), said);
         assertTrue(said.contains("free space discarded"), said);
         Peers.run(e2fsck, "-fn", image.toString());
     }
 
-    @Test
-    void aGuestOutlivesAKilledBackEnd() throws Exception {
+    @ParameterizedTest
+    @ValueSource(strings = {"split", "packed"})
+    void aGuestOutlivesAKilledBackEnd(String ring) throws Exception {
         String e2fsck = Peers.tool("e2fsck");
         Peers.tool("guest_kernel");
         String backend = emptyImage(128 << 20) + ",queues=2";
         server = Distribution.serve(backend, socket);
         Process guest =
-                new ProcessBuilder(GUEST.toString(), socket.toString(), "2")
+                new ProcessBuilder(GUEST.toString(), socket.toString(), "2", ring)
                         .redirectErrorStream(true)
                         .start();
         StringBuilder said = new StringBuilder();

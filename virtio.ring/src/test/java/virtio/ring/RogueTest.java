@@ -31,8 +31,8 @@ class RogueTest {
                     assertThrows(VirtioException.class, () -> rig.bus.attach("loop:a", null));
             assertEquals(
                     "blk0 (loop:a): the device refuses the features bit 5, FLUSH, INDIRECT_DESC,"
-                            + " EVENT_IDX, VERSION_1, IN_ORDER, RING_RESET: FEATURES_OK reads back"
-                            + " as ACKNOWLEDGE|DRIVER",
+                        + " EVENT_IDX, VERSION_1, RING_PACKED, IN_ORDER, RING_RESET: FEATURES_OK"
+                        + " reads back as ACKNOWLEDGE|DRIVER",
                     refused.getMessage().replace("RO,", "bit 5,"));
             BusTest.assertNothingHeld(rig);
         }

@@ -15,6 +15,7 @@ import org.junit.jupiter.api.Test;
 
 import virtio.api.DeviceStatus;
 import virtio.api.Feature;
+import virtio.api.Features;
 import virtio.api.VirtioException;
 import virtio.api.transport.DriverMemory;
 import virtio.api.transport.Export;
@@ -32,6 +33,11 @@ import java.util.concurrent.atomic.AtomicLong;
 /** What a transport promises about queues, notifications in both directions and driver memory. */
 public abstract class QueueContract extends Contract {
     private static final ValueLayout.OfLong LONG = ValueLayout.JAVA_LONG_UNALIGNED;
+    private static final Features PACKED =
+            Features.of(Feature.VERSION_1, Feature.RING_PACKED, Feature.RING_RESET);
+
+    /** Descriptor 0 with wrap counter 1, for available and for used descriptors. */
+    private static final int FIRST_LAP = 0x8000_8000;
 
     /** For subclasses. */
     protected QueueContract() {}
@@ -341,6 +347,27 @@ public abstract class QueueContract extends Contract {
         driven.transport.startQueue(0, driven.layout(16));
         assertEquals(16, driven.started(0).layout().size());
         driven.settle(0);
+    }
+
+    /** A packed ring has any number of descriptors, and its position two wrap counters. */
+    @Test
+    void packedQueueIsStartedAtTheBeginningOfTheFirstLap() throws Exception {
+        Driven driven = drive(new TestDevice(1, 16).offer(PACKED));
+        Features offered = driven.transport.offered();
+        assertTrue(offered.has(Feature.RING_PACKED), "carries RING_PACKED, offers " + offered);
+        driven.negotiate(offered.and(PACKED));
+        for (int size : new int[] {33, 1, 64}) {
+            driven.transport.startQueue(0, driven.layout(size));
+            driven.driverOk();
+            QueueLayout layout = driven.started(0).layout();
+            assertEquals(size, layout.size());
+            int position = layout.nextAvailable();
+            assertTrue(position == 0 || position == FIRST_LAP, "position " + position);
+            driven.settle(0);
+            if (!driven.transport.stopQueue(0)) {
+                return;
+            }
+        }
     }
 
     @Test

@@ -180,11 +180,9 @@ final class BackEndMemory implements AutoCloseable {
 
     /** Where a queue keeps what is in flight; null for nowhere. */
     MemorySegment inflight(BackEndRing ring, boolean packed) {
-        // A packed ring's region is laid out otherwise, which nobody here reads yet.
         if (inflight == null
-                || packed
                 || ring.index >= inflightQueues
-                || inflightBytes(ring.size, false) > inflightEach) {
+                || inflightBytes(ring.size, packed) > inflightEach) {
             return null;
         }
         return inflight.segment().asSlice(inflightOffset + ring.index * inflightEach, inflightEach);

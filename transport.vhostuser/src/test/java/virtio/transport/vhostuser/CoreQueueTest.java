@@ -6,7 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
-import org.junit.jupiter.params.provider.ValueSource;
+import org.junit.jupiter.params.provider.MethodSource;
 
 import virtio.api.DeviceStatus;
 import virtio.api.Feature;
@@ -43,11 +43,22 @@ class CoreQueueTest {
         public void gone(VirtioException reason) {}
     }
 
+    static List<Features> rings() {
+        Features split = Features.of(Feature.VERSION_1, Feature.INDIRECT_DESC, Feature.EVENT_IDX);
+        return List.of(
+                split,
+                split.with(Feature.IN_ORDER),
+                split.with(Feature.RING_PACKED),
+                split.with(Feature.RING_PACKED, Feature.IN_ORDER));
+    }
+
     @ParameterizedTest
-    @ValueSource(ints = {Feature.VERSION_1, Feature.RING_PACKED})
-    void requestsGoThroughAResetOfTheirQueue(int layout) throws Exception {
+    @MethodSource("rings")
+    void requestsGoThroughAResetOfTheirQueue(Features features) throws Exception {
         List<Integer> before = Peers.live();
-        device.alsoOffered = Features.of(Feature.RING_PACKED);
+        device.alsoOffered = Features.of(Feature.RING_PACKED, Feature.IN_ORDER);
+        // Of any number.
+        int size = features.has(Feature.RING_PACKED) ? 63 : 64;
         Path socket = folder.resolve("x.sock");
         try (VhostUserExport _ = new VhostUserExport("x", socket, device);
                 VhostUserTransport transport =
@@ -55,17 +66,14 @@ class CoreQueueTest {
                                 new VhostUserProvider.Device(
                                         "x", socket, 0, 1 << 20, 4096, 10_000))) {
             transport.listen(new Nobody());
-            Features features =
-                    Features.of(Feature.VERSION_1, Feature.INDIRECT_DESC, Feature.EVENT_IDX)
-                            .with(layout);
             transport.accept(features);
             transport.status(DRIVEN);
             DeviceMapping mapping = new DeviceMapping(new VhostUserMapOps(), transport.mapToken(0));
             DriverEnd queue =
                     DriverEnd.create(
                             0,
-                            new QueueRequest("q", 64, null),
-                            64,
+                            new QueueRequest("q", size, null),
+                            size,
                             features,
                             mapping,
                             transport,

@@ -23,15 +23,13 @@ import java.lang.invoke.VarHandle;
  * <p>Threading: as {@link DeviceQueue}. {@link #stop} needs that no thread is in {@link #serve}.
  */
 public abstract class DeviceEnd extends Padding implements DeviceQueue {
-    /**
-     * What the core offers of the ring's features. A packed queue can be served but is not offered:
-     * a driver has to accept it then, and only the split one survives the death of its device.
-     */
+    /** What the core offers of the ring's features. */
     public static final Features FEATURES =
             Features.of(
                     Feature.INDIRECT_DESC,
                     Feature.EVENT_IDX,
                     Feature.VERSION_1,
+                    Feature.RING_PACKED,
                     Feature.IN_ORDER,
                     Feature.RING_RESET);
 

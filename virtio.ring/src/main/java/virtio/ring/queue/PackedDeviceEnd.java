@@ -14,6 +14,7 @@ final class PackedDeviceEnd extends DeviceEnd {
     private final long ring;
     private final long driverEvent;
     private final long deviceEvent;
+    private final PackedInflight inflight;
 
     // Where the next available descriptor is expected, its flags, and descriptors so far.
     private int availableSlot;
@@ -48,10 +49,6 @@ final class PackedDeviceEnd extends DeviceEnd {
                     "queue %d: %d descriptors, a packed queue has 1 to %d"
                             .formatted(index, size, MAX_SIZE));
         }
-        if (layout.inflight() != null) {
-            throw new VirtioException(
-                    "queue %d: inflight tracking is for split queues".formatted(index));
-        }
         ring =
                 area(
                         "descriptor ring",
@@ -73,16 +70,31 @@ final class PackedDeviceEnd extends DeviceEnd {
                         PackedRing.EVENT_BYTES,
                         PackedRing.EVENT_ALIGNMENT,
                         true);
-        resume(layout.nextAvailable());
+        locate(layout.nextAvailable());
+        if (layout.inflight() != null) {
+            inflight = new PackedInflight(index, layout.inflight(), size, ring, used);
+            used = inflight.used();
+            available = used + inflight.recovered();
+        } else {
+            inflight = null;
+        }
+        seen = available;
+        notified = used;
+        notifyAnyway = used != 0;
+        availableSlot = (int) (available % size);
+        usedSlot = (int) (used % size);
+        availableFlags = PackedRing.availableFlags(available, size);
+        usedFlags = PackedRing.usedFlags(used, size);
+        askForNotification();
     }
 
     /**
-     * Goes on from what an earlier life's {@link #nextAvailable} was.
+     * Finds where an earlier life's {@link #nextAvailable} was.
      *
      * <p>0 is a fresh queue, but also one that both ends left at the start of an odd lap: then the
      * first descriptor was used in the lap before, which in a fresh ring it was not.
      */
-    private void resume(int position) throws VirtioException {
+    private void locate(int position) throws VirtioException {
         boolean fresh =
                 position == 0
                         && ((int)
@@ -96,14 +108,6 @@ final class PackedDeviceEnd extends DeviceEnd {
             // Available has begun a lap with wrap counter 1 while used is still in the one before.
             available += 2L * size;
         }
-        seen = available;
-        notified = used;
-        notifyAnyway = used != 0;
-        availableSlot = (int) (available % size);
-        usedSlot = (int) (used % size);
-        availableFlags = PackedRing.availableFlags(available, size);
-        usedFlags = PackedRing.usedFlags(used, size);
-        askForNotification();
     }
 
     private long count(int offsetAndWrap) throws VirtioException {
@@ -129,6 +133,9 @@ final class PackedDeviceEnd extends DeviceEnd {
     }
 
     private boolean take(RingChain chain) {
+        if (inflight != null && inflight.pending()) {
+            return resubmit(chain, inflight.resubmit());
+        }
         long descriptor = ring + (long) availableSlot * Descriptor.BYTES;
         long word = RingMemory.getAcquire64(descriptor + PackedRing.WORD);
         if (!PackedRing.matches(word, availableFlags)) {
@@ -144,13 +151,61 @@ final class PackedDeviceEnd extends DeviceEnd {
                 chain.only(id(word), address, length, write);
                 chain.descriptors = 1;
                 advance();
-                return true;
+                return inflight == null || track(chain, handle, word);
             }
         }
         chain.reset(id(word));
         chain.descriptors = 1;
         chain.open = walk(chain, handle, word);
+        if (chain.open && inflight != null) {
+            inflight.took(chain.id);
+        }
         return chain.open;
+    }
+
+    private boolean track(RingChain chain, long handle, long word) {
+        chain.open = note(handle, word);
+        if (chain.open) {
+            inflight.took(chain.id);
+        }
+        return chain.open;
+    }
+
+    private boolean note(long handle, long word) {
+        return inflight.copy(handle, word)
+                || breakQueue(
+                        "more descriptors outstanding than %d, which is the limit".formatted(size));
+    }
+
+    /** Takes a buffer that an earlier life had taken; the ring may not have it any more. */
+    private boolean resubmit(RingChain chain, int head) {
+        chain.reset(0);
+        chain.descriptors = inflight.num(head);
+        for (int i = 0, at = head; i < chain.descriptors; i++, at = inflight.following(at)) {
+            long handle = inflight.handle(at);
+            long word = inflight.word(at);
+            int flags = (int) (word >>> PackedRing.FLAGS_SHIFT);
+            chain.id = id(word);
+            boolean good =
+                    (flags & Descriptor.INDIRECT) != 0
+                            ? alone(chain.descriptors == 1)
+                                    && walkTable(chain, handle, word & 0xFFFFFFFFL)
+                            : element(
+                                    chain,
+                                    handle,
+                                    word & 0xFFFFFFFFL,
+                                    (flags & Descriptor.WRITE) != 0);
+            if (!good) {
+                return false;
+            }
+        }
+        inflight.own(chain.id, head);
+        chain.open = true;
+        return true;
+    }
+
+    private boolean alone(boolean alone) {
+        return alone || breakQueue("a descriptor with both INDIRECT and NEXT");
     }
 
     private static int id(long word) {
@@ -173,11 +228,11 @@ final class PackedDeviceEnd extends DeviceEnd {
             int flags = (int) (word >>> PackedRing.FLAGS_SHIFT);
             long length = word & 0xFFFFFFFFL;
             boolean last = (flags & Descriptor.NEXT) == 0;
+            if (inflight != null && !note(handle, word)) {
+                return false;
+            }
             if ((flags & Descriptor.INDIRECT) != 0) {
-                if (!last || count > 1) {
-                    return breakQueue("a descriptor with both INDIRECT and NEXT");
-                }
-                return walkTable(chain, handle, length);
+                return alone(last && count == 1) && walkTable(chain, handle, length);
             }
             if (!element(chain, handle, length, (flags & Descriptor.WRITE) != 0)) {
                 return false;
@@ -241,8 +296,11 @@ final class PackedDeviceEnd extends DeviceEnd {
 
     @Override
     void use(int id, int descriptors, long length) {
+        if (inflight != null) {
+            inflight.using(id, descriptors);
+        }
         int flags = usedFlags | (length > 0 ? Descriptor.WRITE : 0);
-        long at = ring + (long) usedSlot * Descriptor.BYTES + PackedRing.WORD;
+long at = ring + (long) usedSlot * Descriptor.BYTES + PackedRing.WORD;
         long word =
                 length
                         | (long) id << PackedRing.ID_SHIFT
@@ -252,6 +310,9 @@ final class PackedDeviceEnd extends DeviceEnd {
             heldWord = word;
         } else {
             RingMemory.setRelease64(at, word);
+            if (inflight != null && !holding) {
+                inflight.used();
+            }
         }
         used += descriptors;
         usedSlot += descriptors;
@@ -272,6 +333,9 @@ final class PackedDeviceEnd extends DeviceEnd {
         holding = false;
         if (heldAt != 0) {
             RingMemory.setRelease64(heldAt, heldWord);
+            if (inflight != null) {
+                inflight.used();
+            }
         }
     }
 

@@ -184,9 +184,6 @@ class PackedRogueTest {
         start(
                 "queue 3: goes on from descriptor 5, the limit is 4",
                 new QueueLayout(SIZE, BASE, BASE + 0x800, BASE + 0x900, 5, null));
-        start(
-                "queue 3: inflight tracking is for split queues",
-                new QueueLayout(SIZE, BASE, BASE + 0x800, BASE + 0x900, 0, memory));
     }
 
     private void start(String sentence, QueueLayout layout) {
