@@ -2,6 +2,7 @@ package virtio.ring;
 
 import virtio.api.ConfigSpace;
 import virtio.api.DeviceStatus;
+import virtio.api.Feature;
 import virtio.api.Features;
 import virtio.api.QueueRequest;
 import virtio.api.VirtioDevice;
@@ -152,7 +153,9 @@ final class LiveDevice implements VirtioDevice, Transport.Listener {
                     "%s (%s): has no queue %d, which %s needs"
                             .formatted(name, transport.address(), index, request.name()));
         }
-        int size = Integer.highestOneBit(Math.min(Math.min(max, request.maxSize()), 32_768));
+        int limit = Math.min(Math.min(max, request.maxSize()), 32_768);
+        boolean packed = negotiation.accepted().has(Feature.RING_PACKED);
+        int size = packed ? limit : Integer.highestOneBit(limit);
         DriverEnd queue =
                 DriverEnd.create(
                         index,

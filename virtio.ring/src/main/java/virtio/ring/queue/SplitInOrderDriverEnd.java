@@ -20,6 +20,9 @@ final class SplitInOrderDriverEnd extends SplitDriverEnd {
     /** That element: id and length of the last buffer. */
     private long last;
 
+    /** Buffers used before that batch. */
+    private long first;
+
     SplitInOrderDriverEnd(
             int index,
             QueueRequest request,
@@ -68,9 +71,8 @@ final class SplitInOrderDriverEnd extends SplitDriverEnd {
     private boolean more() {
         if (batch) {
             breakQueue(
-                    "the device used descriptor %d in order, which is not among those up to its used"
-                                    .formatted((int) last)
-                            + " index");
+                    "the device used a batch up to descriptor %d of more buffers than the limit, %d"
+                            .formatted((int) last, used - first));
             return false;
         }
         return refresh();
@@ -84,6 +86,7 @@ final class SplitInOrderDriverEnd extends SplitDriverEnd {
                 return NONE;
             }
             last = element;
+            first = used;
         }
         int id = oldest();
         int at = id << SHADOW_SHIFT;

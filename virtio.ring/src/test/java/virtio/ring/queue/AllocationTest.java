@@ -28,7 +28,7 @@ class AllocationTest {
     @MethodSource("features")
     void nothingIsAllocated(Features features) throws Exception {
         try (Arena arena = Arena.ofShared();
-                Rig rig = EndToEndTest.rig("copying", features).start(64)) {
+                Rig rig = EndToEndTest.rig("bounce", features).start(64)) {
             MemorySegment memory = arena.allocate(256, 8);
             MemorySegment copy = arena.allocate(64, 8);
             ScatterList list = new ScatterList(4);

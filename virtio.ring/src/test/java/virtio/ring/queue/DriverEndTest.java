@@ -35,7 +35,7 @@ class DriverEndTest {
     }
 
     private void start(Features features, int size) throws Exception {
-        rig = EndToEndTest.rig("copying", features).start(size);
+        rig = EndToEndTest.rig("bounce", features).start(size);
     }
 
     @AfterEach

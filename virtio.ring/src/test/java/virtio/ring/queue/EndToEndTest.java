@@ -32,13 +32,14 @@ class EndToEndTest {
 
     static Stream<Arguments> everyWay() {
         List<Arguments> ways = new ArrayList<>();
-        for (String mapping : List.of("identity", "copying")) {
+        for (String mapping : Mapped.KINDS) {
             for (Features features : rings()) {
                 for (int size : new int[] {1, 2, 256, 32768}) {
                     ways.add(Arguments.of(mapping, size, features));
                 }
                 if (features.has(Feature.RING_PACKED)) {
                     ways.add(Arguments.of(mapping, 5, features));
+                    ways.add(Arguments.of(mapping, 32767, features));
                 }
             }
         }
@@ -61,7 +62,7 @@ class EndToEndTest {
     }
 
     static Rig rig(String mapping, Features features) {
-        return new Rig(mapping.equals("identity") ? Mapped.identity() : Mapped.copying(), features);
+        return new Rig(Mapped.of(mapping), features);
     }
 
     /**
@@ -88,11 +89,14 @@ class EndToEndTest {
     void contentsPassBothWays(String mapping, int size, Features features) throws Exception {
         Random random = new Random(size);
         int inFlight = Math.min(size, 64);
-        int total = features.has(Feature.RING_PACKED) ? 70_000 : 140_000;
+        // Indices wrap once at least, on the mapping that is the fastest.
+        int total = mapping.equals("identity") ? 70_000 : 2_000;
         int rounds = total / inFlight + 2;
         try (Arena arena = Arena.ofShared();
                 Rig rig = rig(mapping, features).start(size)) {
-            MemorySegment memory = arena.allocate(inFlight * 64L, 64);
+            int ring = rig.mapped.live().getAsInt();
+            MemorySegment memory = rig.mapped.buffers(arena, inFlight * 64L);
+            int lent = rig.mapped.live().getAsInt() - ring;
             ScatterList list = new ScatterList(4);
             Deque<Integer> slots = new ArrayDeque<>();
             for (int slot = 0; slot < inFlight; slot++) {
@@ -105,7 +109,6 @@ class EndToEndTest {
             }
             long[] tokens = new long[5];
             int[] lengths = new int[5];
-            int before = rig.mapped.live().getAsInt();
             for (int round = 0; round < rounds; round++) {
                 while (!slots.isEmpty()) {
                     int slot = slots.peek();
@@ -186,8 +189,8 @@ class EndToEndTest {
             assertEquals(rig.driver.snapshot().added(), rig.driver.snapshot().used());
             assertFalse(rig.driver.kickPrepare());
             rig.driver.close();
-            assertTrue(before > 0);
-            assertEquals(0, rig.mapped.live().getAsInt());
+            assertTrue(ring > 0);
+            assertEquals(lent, rig.mapped.live().getAsInt());
         }
     }
 }

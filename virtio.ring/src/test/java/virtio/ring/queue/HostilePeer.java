@@ -72,6 +72,7 @@ final class HostilePeer {
         for (int bit :
                 new int[] {
                     Feature.RING_PACKED,
+                    Feature.IN_ORDER,
                     Feature.EVENT_IDX,
                     Feature.INDIRECT_DESC,
                     Feature.RING_RESET,
@@ -82,8 +83,8 @@ final class HostilePeer {
         }
         DeviceMapping mapping = new DeviceMapping(memory, new MapToken() {});
         rig = new Rig(new Mapped(mapping, memory, memory::live, () -> {}), features);
-        boolean tracked = !features.has(Feature.RING_PACKED) && random.nextInt(3) == 0;
-        inflight = tracked ? memory.inflight(16 + 16 * 256) : null;
+        boolean tracked = random.nextInt(3) == 0;
+        inflight = tracked ? memory.inflight(32 + 32 * 256) : null;
         striker = new Striker(random.split(), memory, rig, inflight);
         restraint = 1 << random.nextInt(5);
         rig.onInterrupt = this::interrupt;

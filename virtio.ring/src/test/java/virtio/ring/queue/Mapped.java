@@ -1,5 +1,7 @@
 package virtio.ring.queue;
 
+import static org.junit.jupiter.api.Assertions.assertEquals;
+
 import virtio.api.map.CoherentMemory;
 import virtio.api.map.DeviceMapping;
 import virtio.api.map.Direction;
@@ -8,14 +10,46 @@ import virtio.api.map.MapOps;
 import virtio.api.map.MapToken;
 import virtio.api.map.RegionPool;
 import virtio.api.transport.DriverMemory;
+import virtio.tck.CopyingMapOps;
 
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.util.List;
 import java.util.function.IntSupplier;
 
-/** A mapping under test, with the device's view of it. */
-record Mapped(DeviceMapping mapping, DriverMemory memory, IntSupplier live, AutoCloseable resource)
+/**
+ * A mapping under test, with the device's view of it.
+ *
+ * @param live allocations and mappings that were not given back
+ * @param shares whether the device sees buffers of {@link #buffers} where they are
+ */
+record Mapped(
+        DeviceMapping mapping,
+        DriverMemory memory,
+        IntSupplier live,
+        AutoCloseable resource,
+        boolean shares)
         implements AutoCloseable {
+    /** The four ways of {@link #of}. */
+    static final List<String> KINDS = List.of("identity", "region", "bounce", "copying");
+
+    Mapped(DeviceMapping mapping, DriverMemory memory, IntSupplier live, AutoCloseable resource) {
+        this(mapping, memory, live, resource, false);
+    }
+
+    static Mapped of(String kind) {
+        return switch (kind) {
+            case "identity" -> identity();
+            case "region" -> region();
+            case "bounce" -> bounce();
+            default -> copying();
+        };
+    }
+
+    /** Memory for a test's buffers: shared where the mapping can, from the arena where not. */
+    MemorySegment buffers(Arena arena, long bytes) {
+        return shares ? mapping.alloc(bytes).segment() : arena.allocate(bytes, 64);
+    }
 
     /** Every buffer is where it is, and the device sees all memory. */
     static Mapped identity() {
@@ -32,17 +66,57 @@ record Mapped(DeviceMapping mapping, DriverMemory memory, IntSupplier live, Auto
                         return mapHandle == 0 ? 0 : Long.MAX_VALUE;
                     }
                 };
-        return new Mapped(new DeviceMapping(new IdentityMapOps(), token), all, token::live, token);
+        return new Mapped(
+                new DeviceMapping(new IdentityMapOps(), token), all, token::live, token, true);
     }
 
-    /** Every buffer is copied to somewhere else, at handles that are no addresses. */
-    static Mapped copying() {
+    /** Buffers that lie in the region are seen where they are, at handles that are no addresses. */
+    static Mapped region() {
+        return pooled(true);
+    }
+
+    /** Every buffer is bounced, at handles that are no addresses. */
+    static Mapped bounce() {
+        return pooled(false);
+    }
+
+    private static Mapped pooled(boolean shares) {
         Arena arena = Arena.ofShared();
         MemorySegment region = arena.allocate(32 << 20, 4096);
-        Copying ops = new Copying(new RegionPool(region, 0x7_0000_0000L, 16 << 20));
+        Pooled ops = new Pooled(new RegionPool(region, 0x7_0000_0000L, 16 << 20));
         Regions memory = new Regions().share(0x7_0000_0000L, region);
         return new Mapped(
-                new DeviceMapping(ops, new MapToken() {}), memory, ops.pool::live, arena::close);
+                new DeviceMapping(ops, new MapToken() {}),
+                memory,
+                ops.pool::live,
+                arena::close,
+                shares);
+    }
+
+    /** The kit's: every buffer lies somewhere else each time, and broken promises are kept. */
+    static Mapped copying() {
+        CopyingMapOps ops = new CopyingMapOps(32 << 20, 1 << 18);
+        DriverMemory memory =
+                new DriverMemory() {
+                    @Override
+                    public long translate(long mapHandle, long length, boolean write) {
+                        try {
+                            return ops.device(mapHandle, length).address();
+                        } catch (IndexOutOfBoundsException e) {
+                            return FAULT;
+                        }
+                    }
+
+                    @Override
+                    public long reach(long mapHandle, boolean write) {
+                        return translate(mapHandle, 1, write) == FAULT ? 0 : 1;
+                    }
+                };
+        return new Mapped(
+                new DeviceMapping(ops, ops.token()),
+                memory,
+                ops::live,
+                () -> assertEquals(List.of(), ops.violations()));
     }
 
     @Override
@@ -54,11 +128,11 @@ record Mapped(DeviceMapping mapping, DriverMemory memory, IntSupplier live, Auto
         }
     }
 
-    /** Always bounces: a buffer is visible to the other end by map, sync and unmap only. */
-    static final class Copying implements MapOps {
+    /** A region as a transport has one. */
+    static final class Pooled implements MapOps {
         final RegionPool pool;
 
-        Copying(RegionPool pool) {
+        Pooled(RegionPool pool) {
             this.pool = pool;
         }
 
