@@ -300,18 +300,16 @@ final class PackedDeviceEnd extends DeviceEnd {
             inflight.using(id, descriptors);
         }
         int flags = usedFlags | (length > 0 ? Descriptor.WRITE : 0);
-long at = ring + (long) usedSlot * Descriptor.BYTES + PackedRing.WORD;
+        long at = ring + (long) usedSlot * Descriptor.BYTES + PackedRing.WORD;
         long word =
-                length
-                        | (long) id << PackedRing.ID_SHIFT
-                        | (long) flags << PackedRing.FLAGS_SHIFT;
+                length | (long) id << PackedRing.ID_SHIFT | (long) flags << PackedRing.FLAGS_SHIFT;
         if (holding && heldAt == 0) {
             heldAt = at;
             heldWord = word;
         } else {
             RingMemory.setRelease64(at, word);
             if (inflight != null && !holding) {
-                inflight.used();
+                inflight.published();
             }
         }
         used += descriptors;
@@ -334,7 +332,7 @@ long at = ring + (long) usedSlot * Descriptor.BYTES + PackedRing.WORD;
         if (heldAt != 0) {
             RingMemory.setRelease64(heldAt, heldWord);
             if (inflight != null) {
-                inflight.used();
+                inflight.published();
             }
         }
     }

@@ -138,21 +138,21 @@ final class PackedInflight {
      * says which of both positions holds.
      */
     private void finishLastBatch(int index, long ring) throws VirtioException {
-        int oldSlot = RingMemory.get16(base + OLD_USED_IDX);
-        boolean oldWrap = RingMemory.get8(base + OLD_USED_WRAP) != 0;
+        int fromSlot = RingMemory.get16(base + OLD_USED_IDX);
+        boolean fromWrap = RingMemory.get8(base + OLD_USED_WRAP) != 0;
         usedSlot = RingMemory.get16(base + USED_IDX);
         usedWrap = RingMemory.get8(base + USED_WRAP) != 0;
-        if (oldSlot >= size || usedSlot >= size) {
+        if (fromSlot >= size || usedSlot >= size) {
             throw new VirtioException(
                     "queue %d: inflight region used up to descriptor %d, the limit is %d"
-                            .formatted(index, Math.max(oldSlot, usedSlot), size - 1));
+                            .formatted(index, Math.max(fromSlot, usedSlot), size - 1));
         }
         freeHead = RingMemory.get16(base + FREE_HEAD);
-        long word = RingMemory.get64(ring + (long) oldSlot * Descriptor.BYTES + PackedRing.WORD);
-        boolean unused = PackedRing.matches(word, oldWrap ? PackedRing.AVAIL : PackedRing.USED);
-        if (unused || usedSlot == oldSlot && usedWrap == oldWrap) {
-            usedSlot = oldSlot;
-            usedWrap = oldWrap;
+        long word = RingMemory.get64(ring + (long) fromSlot * Descriptor.BYTES + PackedRing.WORD);
+        boolean unused = PackedRing.matches(word, fromWrap ? PackedRing.AVAIL : PackedRing.USED);
+        if (unused || usedSlot == fromSlot && usedWrap == fromWrap) {
+            usedSlot = fromSlot;
+            usedWrap = fromWrap;
             freeHead = RingMemory.get16(base + OLD_FREE_HEAD);
         }
         int entry = freeHead;
@@ -310,7 +310,7 @@ final class PackedInflight {
         heads[id] = head;
     }
 
-    /** A buffer is about to be published in the ring, with those before it since {@link #used}. */
+    /** A buffer is about to be published, with those before it since {@link #published}. */
     void using(int id, int descriptors) {
         int head = heads[id];
         if (nums[head] != 0) {
@@ -333,7 +333,7 @@ final class PackedInflight {
     }
 
     /** They are published. */
-    void used() {
+    void published() {
         VarHandle.releaseFence();
         while (batched > 0) {
             RingMemory.set8(entry(batch[--batched]) + INFLIGHT, 0);

@@ -207,7 +207,7 @@ class InOrderTest {
         assertEquals(List.of(1L, 2L), got());
         assertEquals(
                 "queue 0 (test): the device used a batch up to descriptor 2 of more buffers than"
-                    + " the limit, 2",
+                        + " the limit, 2",
                 rig.driver.broken());
         assertEquals(List.of(rig.driver.broken()), rig.driverBroken);
     }

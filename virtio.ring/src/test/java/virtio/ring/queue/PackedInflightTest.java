@@ -186,7 +186,10 @@ class PackedInflightTest {
                     }
                 }
                 case 5, 6 -> {
-                    if (!open.isEmpty()) {
+                    if (open.size() > 1 && random.nextBoolean()) {
+                        Chain[] both = {open.removeLast(), open.removeFirst()};
+                        rig.device.complete(both, new long[2], 2);
+                    } else if (!open.isEmpty()) {
                         Chain chain = open.remove(random.nextInt(open.size()));
                         assertTrue(outstanding[(int) (chain.read64(0) % 64)]);
                         rig.device.complete(chain, 0);
@@ -275,6 +278,32 @@ class PackedInflightTest {
         revive();
         assertEquals(published ? List.of(1L, 2L) : List.of(0L, 1L, 2L), rest());
         assertEquals(List.of(0L, 1L, 2L), got());
+    }
+
+    /** Buffers that are used at once, and a death before the first of them is published. */
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void deathAmongBuffersUsedAtOnce(boolean published) throws Exception {
+        start();
+        add(0, 1);
+        add(1, 2);
+        add(2, 1);
+        List<Chain> taken = take(3);
+        long slot = rig.driver.layout().descriptorArea() + PackedRing.WORD;
+        long unused = RingMemory.get64(slot);
+        byte[] before = region.toArray(ValueLayout.JAVA_BYTE);
+        rig.device.complete(new Chain[] {taken.get(1), taken.get(0)}, new long[2], 2);
+        // What is noted once all are published: the old position, and that none is in flight.
+        RingMemory.set16(region.address() + 14, 4);
+        RingMemory.set16(region.address() + 18, 0);
+        region.set(ValueLayout.JAVA_BYTE, 32, before[32]);
+        region.set(ValueLayout.JAVA_BYTE, 32 + 32, before[32 + 32]);
+        if (!published) {
+            RingMemory.set64(slot, unused);
+        }
+        revive();
+        assertEquals(published ? List.of(2L) : List.of(0L, 1L, 2L), rest());
+        assertEquals(published ? List.of(1L, 0L, 2L) : List.of(0L, 1L, 2L), got());
     }
 
     /** The driver had made the slot available again before the position was noted. */
