@@ -58,7 +58,11 @@ final class Report {
             json.setCharAt(json.length() - 1, '}');
             json.append(',');
         }
-        json.setCharAt(json.length() - 1, ']');
+        if (rows.isEmpty()) {
+            json.append(']');
+        } else {
+            json.setCharAt(json.length() - 1, ']');
+        }
         return json.append("}\n").toString();
     }
 
@@ -76,6 +80,9 @@ final class Report {
     String text() {
         StringBuilder text = new StringBuilder();
         header.forEach((name, value) -> text.append(name + ": " + value + "\n"));
+        if (rows.isEmpty()) {
+            return text.toString();
+        }
         text.append('\n');
         List<String> names = List.copyOf(rows.getFirst().keySet());
         for (String name : names) {
