@@ -142,7 +142,8 @@ final class ShmTransport implements Transport, Runnable {
         return null;
     }
 
-    private ShmTransport(ShmFile file, ShmMemory memory, long longestPauseNanos) {
+    private ShmTransport(ShmFile file, ShmMemory memory, long longestPauseNanos)
+            throws VirtioException {
         this.file = file;
         this.memory = memory;
         attachment = file.get(ShmLayout.ATTACHMENT);
@@ -153,6 +154,8 @@ final class ShmTransport implements Transport, Runnable {
         for (int queue = 0; queue < file.queueCount(); queue++) {
             doorbells.set(queue, file.get(doorbell(queue)));
         }
+        // Answered once the device has noticed its driver, so that it says that it has one.
+        status(0);
         memory.hold();
         Thread.ofPlatform().daemon().name("virtio-" + file.name + " driver").start(this);
     }
