@@ -153,6 +153,11 @@ final class LoopTransport implements TransportProvider, Exporter {
             }
         }
 
+        /** Returns when the device has looked at its queues and asked to be notified. */
+        void settle() throws Exception {
+            thread.submit(() -> {}).get();
+        }
+
         @Override
         public String driver() {
             return driver != null ? "driven by a test" : null;
