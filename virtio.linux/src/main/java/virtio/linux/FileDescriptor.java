@@ -161,6 +161,21 @@ public final class FileDescriptor implements AutoCloseable {
     }
 
     /**
+     * Takes part of the file for this descriptor alone, until it is closed, among those who ask in
+     * this way (fcntl(2), F_OFD_SETLK); for writing.
+     *
+     * @throws LinuxException EAGAIN when somebody else has some of it
+     */
+    public void lock(long offset, long length) throws LinuxException {
+        int held = acquire("lock");
+        try {
+            check(LibC.lock(held, offset, length), "lock", name);
+        } finally {
+            release();
+        }
+    }
+
+    /**
      * One read(2) into {@code into}.
      *
      * @return bytes read, 0 at the end of the file

@@ -25,6 +25,9 @@ final class LibC {
     static final int F_DUPFD_CLOEXEC = 1030;
     static final int F_ADD_SEALS = 1033;
 
+    private static final int F_OFD_SETLK = 37;
+    private static final short F_WRLCK = 1;
+
     /** F_SEAL_SEAL, F_SEAL_SHRINK and F_SEAL_GROW. */
     static final int F_SEALS = 1 | 2 | 4;
 
@@ -64,6 +67,8 @@ final class LibC {
     private static final MethodHandle ACCESS = handle("access", JAVA_INT, ADDRESS, JAVA_INT);
     private static final MethodHandle FCNTL =
             variadic("fcntl", JAVA_INT, 2, JAVA_INT, JAVA_INT, JAVA_INT);
+    private static final MethodHandle FCNTL_STRUCT =
+            variadic("fcntl", JAVA_INT, 2, JAVA_INT, JAVA_INT, ADDRESS);
     private static final MethodHandle IOCTL_LONG =
             variadic("ioctl", JAVA_INT, 2, JAVA_INT, JAVA_LONG, JAVA_LONG);
     private static final MethodHandle IOCTL_STRUCT =
@@ -178,6 +183,21 @@ final class LibC {
         MemorySegment s = scratch();
         try {
             return result((int) FCNTL.invokeExact(s, fd, command, argument), s);
+        } catch (Throwable t) {
+            throw thrown(t);
+        }
+    }
+
+    /** Locks bytes for this open file, without waiting: EAGAIN when another has some of them. */
+    static int lock(int fd, long start, long length) {
+        // struct flock: short l_type, short l_whence (0), off_t l_start at 8, off_t l_len at 16.
+        try (Arena arena = Arena.ofConfined()) {
+            MemorySegment s = scratch();
+            MemorySegment flock = arena.allocate(32, 8);
+            flock.set(JAVA_SHORT, 0, F_WRLCK);
+            flock.set(JAVA_LONG, 8, start);
+            flock.set(JAVA_LONG, 16, length);
+            return result((int) FCNTL_STRUCT.invokeExact(s, fd, F_OFD_SETLK, flock), s);
         } catch (Throwable t) {
             throw thrown(t);
         }

@@ -59,6 +59,20 @@ class FileDescriptorTest {
     }
 
     @Test
+    void lockedBytesAreForOneOpenFile() throws Exception {
+        Path path = Files.writeString(folder.resolve("f"), "x");
+        try (FileDescriptor one = FileDescriptor.open(path, FileDescriptor.O_RDWR);
+                FileDescriptor other = FileDescriptor.open(path, FileDescriptor.O_RDWR)) {
+            one.lock(0x200, 0x200);
+            other.lock(0x400, 0x200);
+            LinuxException e = assertThrows(LinuxException.class, () -> other.lock(0x3ff, 1));
+            assertEquals(Errno.EAGAIN, e.errno());
+            one.close();
+            other.lock(0x3ff, 1);
+        }
+    }
+
+    @Test
     void heapMemoryIsRefused() throws Exception {
         Path path = Files.writeString(folder.resolve("f"), "x");
         try (FileDescriptor file = FileDescriptor.open(path, FileDescriptor.O_RDWR)) {

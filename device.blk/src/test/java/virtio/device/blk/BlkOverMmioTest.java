@@ -85,6 +85,11 @@ class BlkOverMmioTest {
             }
 
             @Override
+            public int hugePages() {
+                return 1;
+            }
+
+            @Override
             public int bounceMebibytes() {
                 return 2;
             }

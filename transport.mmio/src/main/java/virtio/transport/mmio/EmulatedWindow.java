@@ -54,7 +54,7 @@ final class EmulatedWindow implements RegisterWindow, Export {
     private volatile Features accepted = Features.NONE;
     private volatile boolean notificationData;
     private volatile VirtioException gone;
-    private MmioMemory memory;
+    private EmulatedMemory memory;
 
     /**
      * A window in which nobody is yet.
@@ -87,7 +87,7 @@ final class EmulatedWindow implements RegisterWindow, Export {
      *
      * @param region what the device sees of the driver's memory, held until {@link #detach}
      */
-    synchronized void attach(Driver taker, MmioMemory region) throws VirtioException {
+    synchronized void attach(Driver taker, EmulatedMemory region) throws VirtioException {
         if (gone != null) {
             throw gone;
         }

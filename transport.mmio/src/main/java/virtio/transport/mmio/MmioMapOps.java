@@ -11,8 +11,9 @@ import virtio.api.map.RegionPool;
 import java.lang.foreign.MemorySegment;
 
 /**
- * The map operations of emulated windows: coherent memory and bounce slots in the region that the
- * device was opened with. All state is the token's.
+ * The map operations of all windows: coherent memory and bounce slots in the memory that the device
+ * was opened with, to which an emulated window knows bus addresses and a real one physical ones.
+ * All state is the token's.
  */
 @Component
 public final class MmioMapOps implements MapOps {
@@ -24,43 +25,39 @@ public final class MmioMapOps implements MapOps {
             long size,
             Direction direction,
             long attrs) {
-        return pool(token).map(page, offset, size, direction, attrs);
+        return ((MmioMemory) token).map(page, offset, size, direction, attrs);
     }
 
     @Override
     public void unmapPage(
             MapToken token, long mapHandle, long size, Direction direction, long attrs) {
-        MmioMemory memory = (MmioMemory) token;
-        memory.pool().unmap(mapHandle, size, direction, attrs);
-        memory.givenBack();
+        ((MmioMemory) token).unmap(mapHandle, size, direction, attrs);
     }
 
     @Override
     public void syncSingleForCpu(MapToken token, long mapHandle, long size, Direction direction) {
-        pool(token).syncForCpu(mapHandle, size, direction);
+        pool(token, mapHandle).syncForCpu(mapHandle, size, direction);
     }
 
     @Override
     public void syncSingleForDevice(
             MapToken token, long mapHandle, long size, Direction direction) {
-        pool(token).syncForDevice(mapHandle, size, direction);
+        pool(token, mapHandle).syncForDevice(mapHandle, size, direction);
     }
 
     @Override
     public CoherentMemory alloc(MapToken token, long size) {
-        return pool(token).alloc(size);
+        return ((MmioMemory) token).alloc(size);
     }
 
     @Override
     public void free(MapToken token, CoherentMemory memory) {
-        MmioMemory region = (MmioMemory) token;
-        region.pool().free(memory);
-        region.givenBack();
+        ((MmioMemory) token).free(memory);
     }
 
     @Override
     public boolean needSync(MapToken token, long mapHandle) {
-        return pool(token).needSync(mapHandle);
+        return pool(token, mapHandle).needSync(mapHandle);
     }
 
     @Override
@@ -70,10 +67,10 @@ public final class MmioMapOps implements MapOps {
 
     @Override
     public long maxMappingSize(MapToken token) {
-        return pool(token).maxMappingSize();
+        return ((MmioMemory) token).maxMappingSize();
     }
 
-    private static RegionPool pool(MapToken token) {
-        return ((MmioMemory) token).pool();
+    private static RegionPool pool(MapToken token, long mapHandle) {
+        return ((MmioMemory) token).pool(mapHandle);
     }
 }

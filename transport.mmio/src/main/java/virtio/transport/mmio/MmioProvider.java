@@ -17,11 +17,16 @@ import virtio.api.transport.TransportProvider;
 import virtio.api.transport.VirtioTransport;
 import virtio.linux.LinuxException;
 
+import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentSkipListMap;
 
-/** Both ends of {@code mmio:NAME}: the emulated windows of this container. */
+/**
+ * Both ends of {@code mmio:NAME}, the emulated windows of this container, and the driver end of
+ * {@code mmio:0xADDRESS}, the windows of the machine.
+ */
 @VirtioTransport("mmio")
 @Component
 @Designate(ocd = MmioProvider.Config.class)
@@ -42,6 +47,14 @@ public final class MmioProvider implements TransportProvider, Exporter {
                 description =
                         "Bounds the requests in flight whose buffers are not coherent memory.")
         int bounceMebibytes() default 16;
+
+        /** Huge pages. */
+        @AttributeDefinition(
+                name = "Huge pages per device of the machine",
+                description =
+                        "Of 2 MiB each; coherent memory and, a quarter of it, bounce memory of a"
+                                + " device behind a real window.")
+        int hugePages() default 8;
     }
 
     private static final long MEBIBYTE = 1 << 20;
@@ -49,6 +62,7 @@ public final class MmioProvider implements TransportProvider, Exporter {
     private final Map<String, EmulatedWindow> windows = new ConcurrentSkipListMap<>();
     private final long coherentBytes;
     private final long bounceBytes;
+    private final RealWindows real;
 
     /**
      * Without windows.
@@ -57,20 +71,24 @@ public final class MmioProvider implements TransportProvider, Exporter {
      */
     @Activate
     public MmioProvider(Config config) {
-        this(config.coherentMebibytes(), config.bounceMebibytes());
+        this(
+                config.coherentMebibytes(),
+                config.bounceMebibytes(),
+                new RealWindows(Path.of("/"), (int) limited("hugePages", config.hugePages())));
     }
 
-    MmioProvider(int coherentMebibytes, int bounceMebibytes) {
-        coherentBytes = bytes("coherentMebibytes", coherentMebibytes);
-        bounceBytes = bytes("bounceMebibytes", bounceMebibytes);
+    MmioProvider(int coherentMebibytes, int bounceMebibytes, RealWindows real) {
+        coherentBytes = limited("coherentMebibytes", coherentMebibytes) * MEBIBYTE;
+        bounceBytes = limited("bounceMebibytes", bounceMebibytes) * MEBIBYTE;
+        this.real = real;
     }
 
-    private static long bytes(String option, int mebibytes) {
-        if (mebibytes < 1 || mebibytes > 1024) {
+    private static long limited(String option, int value) {
+        if (value < 1 || value > 1024) {
             throw new IllegalArgumentException(
-                    "%s is %d, limits are 1 and 1024".formatted(option, mebibytes));
+                    "%s is %d, limits are 1 and 1024".formatted(option, value));
         }
-        return mebibytes * MEBIBYTE;
+        return value;
     }
 
     @Override
@@ -80,7 +98,7 @@ public final class MmioProvider implements TransportProvider, Exporter {
 
     @Override
     public Export export(String address, ExportedDevice device) throws VirtioException {
-        if (address.isBlank()) {
+        if (address.isBlank() || RealWindows.isReal(address)) {
             throw new VirtioException("an emulated window needs a name, as mmio:emu0");
         }
         EmulatedWindow window = new EmulatedWindow(address, device, () -> windows.remove(address));
@@ -93,9 +111,10 @@ public final class MmioProvider implements TransportProvider, Exporter {
 
     @Override
     public List<Candidate> discover() {
-        return windows.entrySet().stream()
-                .map(entry -> candidate(entry.getKey(), entry.getValue()))
-                .toList();
+        List<Candidate> candidates = new ArrayList<>();
+        windows.forEach((address, window) -> candidates.add(candidate(address, window)));
+        candidates.addAll(real.discover());
+        return candidates;
     }
 
     private static Candidate candidate(String address, EmulatedWindow window) {
@@ -108,14 +127,17 @@ public final class MmioProvider implements TransportProvider, Exporter {
 
     @Override
     public Transport open(String address) throws VirtioException {
+        if (RealWindows.isReal(address)) {
+            return real.open(address);
+        }
         EmulatedWindow window = windows.get(address);
         if (window == null) {
             throw new VirtioException(
                     "mmio:%s does not exist: export a device there first".formatted(address));
         }
-        MmioMemory memory;
+        EmulatedMemory memory;
         try {
-            memory = new MmioMemory(address, coherentBytes + bounceBytes, bounceBytes);
+            memory = EmulatedMemory.create(address, coherentBytes + bounceBytes, bounceBytes);
         } catch (LinuxException e) {
             throw new VirtioException("no memory for mmio:" + address + ": " + e.getMessage(), e);
         }

@@ -45,13 +45,27 @@ final class MmioTransport implements Transport, RegisterWindow.Driver {
         this.name = name;
         this.window = window;
         this.memory = memory;
-        int magic = read(MmioRegisters.MAGIC_VALUE);
+        deviceType = identify(name, window);
+        check();
+    }
+
+    /**
+     * Reads what is in the window, and nothing more when it is no device that can be driven.
+     *
+     * @return the device type
+     */
+    static int identify(String name, RegisterWindow window) throws VirtioException {
+        int magic = window.read(MmioRegisters.MAGIC_VALUE);
+        VirtioException gone = window.gone();
+        if (gone != null) {
+            throw new VirtioException(gone.getMessage(), gone);
+        }
         if (magic != MmioRegisters.MAGIC) {
             throw new VirtioException(
                     "mmio:%s is no virtio window: magic value 0x%08x, not 0x%08x"
                             .formatted(name, magic, MmioRegisters.MAGIC));
         }
-        int version = read(MmioRegisters.VERSION);
+        int version = window.read(MmioRegisters.VERSION);
         if (version != MmioRegisters.VERSION_2) {
             throw new VirtioException(
                     "mmio:%s has register version %d%s; only version 2 is driven"
@@ -60,10 +74,11 @@ final class MmioTransport implements Transport, RegisterWindow.Driver {
                                     version,
                                     version == MmioRegisters.VERSION_LEGACY ? " (legacy)" : ""));
         }
-        deviceType = read(MmioRegisters.DEVICE_ID);
-        if (deviceType == 0) {
+        int type = window.read(MmioRegisters.DEVICE_ID);
+        if (type == 0) {
             throw new VirtioException("mmio:%s has no device behind it".formatted(name));
         }
+        return type;
     }
 
     private int read(int offset) throws VirtioException {
@@ -101,6 +116,12 @@ final class MmioTransport implements Transport, RegisterWindow.Driver {
             long bits = Integer.toUnsignedLong(read(MmioRegisters.DEVICE_FEATURES));
             words[sel >> 1] |= bits << 32 * (sel & 1);
         }
+        long second = words[0] >>> 32;
+        long repeated = second | second << 32;
+        if (words[1] == repeated && words[1] != 0) {
+            // Some devices know two words only and show the second one for all that follow.
+            words[1] = 0;
+        }
         return Features.ofWords(words)
                 .without(Feature.SR_IOV, Feature.NOTIF_CONFIG_DATA, Feature.ADMIN_VQ);
     }
@@ -112,7 +133,8 @@ final class MmioTransport implements Transport, RegisterWindow.Driver {
             throw new VirtioException(
                     "mmio:%s cannot carry feature bit %d, limit is 127".formatted(name, beyond));
         }
-        for (int sel = 0; sel < MmioRegisters.FEATURE_WORDS; sel++) {
+        // From the last to the first: who knows two words only takes the others for the second.
+        for (int sel = MmioRegisters.FEATURE_WORDS - 1; sel >= 0; sel--) {
             write(MmioRegisters.DRIVER_FEATURES_SEL, sel);
             write(
                     MmioRegisters.DRIVER_FEATURES,

@@ -34,7 +34,7 @@ class MmioDeviceTest implements RegisterWindow.Driver {
     private final AtomicInteger interrupts = new AtomicInteger();
     private final AtomicBoolean isGone = new AtomicBoolean();
     private TestDevice device;
-    private MmioMemory memory;
+    private EmulatedMemory memory;
     private EmulatedWindow window;
 
     @Override
@@ -53,7 +53,7 @@ class MmioDeviceTest implements RegisterWindow.Driver {
                 new TestDevice(2, 8)
                         .offer(Features.of(3, 70, 126, Feature.VERSION_1))
                         .maxQueueSize(128);
-        memory = new MmioMemory("test", 1 << 20, 1 << 16);
+        memory = EmulatedMemory.create("test", 1 << 20, 1 << 16);
         window = new EmulatedWindow("test", device, () -> {});
         window.attach(this, memory);
     }

@@ -11,12 +11,14 @@ import virtio.linux.Memory;
 import virtio.tck.TransportUnderTest;
 
 import java.lang.foreign.MemorySegment;
+import java.nio.file.Path;
 
 /** Emulated windows, as the contracts meet them. */
 final class MmioUnderTest implements TransportUnderTest {
     private final int mappingsBefore = Mapping.live();
     private final int descriptorsBefore = FileDescriptor.live();
-    private final MmioProvider both = new MmioProvider(8, 4);
+    private final MmioProvider both =
+            new MmioProvider(8, 4, new RealWindows(Path.of("/nowhere"), 1));
     private final MmioMapOps mapOps = new MmioMapOps();
 
     @Override

@@ -1,0 +1,63 @@
+package virtio.transport.mmio;
+
+import virtio.api.VirtioException;
+import virtio.api.map.RegionPool;
+import virtio.linux.Errno;
+import virtio.linux.LinuxException;
+import virtio.linux.PhysicalMemory;
+
+/**
+ * Memory for a window of the machine, whose device is told physical addresses: huge pages, a region
+ * for each piece of them that is contiguous there.
+ */
+final class HugePageMemory extends MmioMemory {
+    /** Of a region, one in so many bytes is for bounce slots: 512 KiB of a single page. */
+    private static final int BOUNCE_SHARE = 4;
+
+    private final PhysicalMemory pages;
+
+    private HugePageMemory(PhysicalMemory pages) {
+        super(pages.extents().stream().map(HugePageMemory::region).toArray(RegionPool[]::new));
+        this.pages = pages;
+    }
+
+    private static RegionPool region(PhysicalMemory.Extent extent) {
+        long bytes = extent.segment().byteSize();
+        return new RegionPool(extent.segment(), extent.physicalAddress(), bytes / BOUNCE_SHARE);
+    }
+
+    /** Memory held once. */
+    static HugePageMemory create(String name, int pageCount) throws VirtioException {
+        PhysicalMemory pages;
+        try {
+            pages = PhysicalMemory.create(name, pageCount * PhysicalMemory.PAGE_BYTES);
+        } catch (LinuxException e) {
+            throw new VirtioException(
+                    "no memory for mmio:%s: %s: %s"
+                            .formatted(
+                                    name,
+                                    e.getMessage(),
+                                    e.errno() == Errno.ENOMEM
+                                            ? lacking(pageCount)
+                                            : "only root may know physical addresses"),
+                    e);
+        }
+        try {
+            return new HugePageMemory(pages);
+        } catch (RuntimeException e) {
+            pages.close();
+            throw e;
+        }
+    }
+
+    /** What to do where there are not as many pages free. */
+    static String lacking(int pageCount) {
+        return "reserve %d huge pages more with: echo %d > /proc/sys/vm/nr_hugepages"
+                .formatted(pageCount, pageCount);
+    }
+
+    @Override
+    void unmap() {
+        pages.close();
+    }
+}
