@@ -4,7 +4,9 @@ import virtio.api.VirtioException;
 
 import java.util.ArrayList;
 import java.util.BitSet;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 
 /**
  * What the capability list of a function says, as far as it can be believed (virtio 4.1.4).
@@ -19,6 +21,7 @@ import java.util.List;
  * @param device device-specific configuration, null for a device without
  * @param msixAt offset of the MSI-X capability in configuration space, 0 when there is none
  * @param msixVectors entries of the MSI-X table, 0 when there is none
+ * @param sharedMemory shared memory regions by id, in the order of the list
  */
 record Capabilities(
         Structure common,
@@ -27,7 +30,8 @@ record Capabilities(
         Structure isr,
         Structure device,
         int msixAt,
-        int msixVectors) {
+        int msixVectors,
+        Map<Integer, Structure> sharedMemory) {
     /** More capabilities do not fit in configuration space. */
     private static final int MOST = (PciRegisters.CONFIG_BYTES - 0x40) / 4;
 
@@ -39,6 +43,7 @@ record Capabilities(
         final String where;
         final PciFunction function;
         final List<String> passedOver = new ArrayList<>();
+        final Map<Integer, Structure> shared = new LinkedHashMap<>();
         final Structure[] found = new Structure[PciRegisters.TYPE_DEVICE + 1];
         long multiplier;
         int msixAt;
@@ -78,7 +83,8 @@ record Capabilities(
                 needed(walk, PciRegisters.TYPE_ISR),
                 walk.found[PciRegisters.TYPE_DEVICE],
                 walk.msixAt,
-                walk.msixVectors);
+                walk.msixVectors,
+                walk.shared);
     }
 
     private static Structure needed(Walk walk, int type) throws VirtioException {
@@ -104,6 +110,7 @@ record Capabilities(
             case PciRegisters.TYPE_COMMON -> "common configuration";
             case PciRegisters.TYPE_NOTIFY -> "notification";
             case PciRegisters.TYPE_ISR -> "interrupt status";
+            case PciRegisters.TYPE_SHARED_MEMORY -> "shared memory";
             default -> "device configuration";
         };
     }
@@ -139,14 +146,17 @@ record Capabilities(
             return;
         }
         int type = walk.read8(at + PciRegisters.CAP_TYPE);
-        if (type < PciRegisters.TYPE_COMMON || type > PciRegisters.TYPE_DEVICE) {
+        boolean shared = type == PciRegisters.TYPE_SHARED_MEMORY;
+        if (!shared && (type < PciRegisters.TYPE_COMMON || type > PciRegisters.TYPE_DEVICE)) {
             // Reserved, or of no use here.
             return;
         }
         int wanted =
-                type == PciRegisters.TYPE_NOTIFY
-                        ? PciRegisters.NOTIFY_OFF_MULTIPLIER + 4
-                        : PciRegisters.CAP_BYTES;
+                switch (type) {
+                    case PciRegisters.TYPE_NOTIFY -> PciRegisters.NOTIFY_OFF_MULTIPLIER + 4;
+                    case PciRegisters.TYPE_SHARED_MEMORY -> PciRegisters.CAP64_BYTES;
+                    default -> PciRegisters.CAP_BYTES;
+                };
         int length = walk.read8(at + PciRegisters.CAP_LEN);
         if (length < wanted || at + length > PciRegisters.CONFIG_BYTES) {
             pass(
@@ -160,22 +170,32 @@ record Capabilities(
         int bar = walk.read8(at + PciRegisters.CAP_BAR);
         long offset = walk.read32(at + PciRegisters.CAP_OFFSET);
         long bytes = walk.read32(at + PciRegisters.CAP_LENGTH);
+        if (shared) {
+            offset |= walk.read32(at + PciRegisters.CAP_OFFSET_HIGH) << 32;
+            bytes |= walk.read32(at + PciRegisters.CAP_LENGTH_HIGH) << 32;
+        }
         if (bar >= PciRegisters.BARS) {
             pass(walk, type, at, "reserved BAR %d".formatted(bar));
         } else if (walk.function.barBytes(bar) == 0) {
             pass(walk, type, at, "BAR %d, which cannot be mapped".formatted(bar));
-        } else if (offset + bytes > walk.function.barBytes(bar)) {
+        } else if (offset < 0 || bytes < 0 || bytes > walk.function.barBytes(bar) - offset) {
             pass(
                     walk,
                     type,
                     at,
-                    "bytes %d to %d of BAR %d, which has %d"
+                    "%s bytes from %s on of BAR %d, which has %d"
                             .formatted(
-                                    offset, offset + bytes - 1, bar, walk.function.barBytes(bar)));
+                                    Long.toUnsignedString(bytes),
+                                    Long.toUnsignedString(offset),
+                                    bar,
+                                    walk.function.barBytes(bar)));
         } else if (bytes < least(type)) {
             pass(walk, type, at, "%d bytes, the least is %d".formatted(bytes, least(type)));
         } else if (offset % alignment(type) != 0) {
             pass(walk, type, at, "offset %d, no multiple of %d".formatted(offset, alignment(type)));
+        } else if (shared) {
+            walk.shared.putIfAbsent(
+                    walk.read8(at + PciRegisters.CAP_ID), new Structure(bar, offset, bytes));
         } else if (walk.found[type] == null) {
             walk.found[type] = new Structure(bar, offset, bytes);
             if (type == PciRegisters.TYPE_NOTIFY) {

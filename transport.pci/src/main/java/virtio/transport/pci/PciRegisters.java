@@ -130,6 +130,15 @@ final class PciRegisters {
     /** In a notification capability, R 32: bytes per step of {@link #QUEUE_NOTIFY_OFF}. */
     static final int NOTIFY_OFF_MULTIPLIER = 16;
 
+    /** In a shared memory capability, R 32: the upper half of {@link #CAP_OFFSET}. */
+    static final int CAP_OFFSET_HIGH = 16;
+
+    /** In a shared memory capability, R 32: the upper half of {@link #CAP_LENGTH}. */
+    static final int CAP_LENGTH_HIGH = 20;
+
+    /** Bytes of a shared memory capability. */
+    static final int CAP64_BYTES = 24;
+
     /** In a configuration access capability, RW 32: a window on the BAR. */
     static final int PCI_CFG_DATA = 16;
 
@@ -147,6 +156,9 @@ final class PciRegisters {
 
     /** Type: access to the BARs by configuration space (4.1.4.9). */
     static final int TYPE_PCI_CFG = 5;
+
+    /** Type: a shared memory region (4.1.4.7). */
+    static final int TYPE_SHARED_MEMORY = 8;
 
     /** RW 32: which 32 bits {@link #DEVICE_FEATURE} shows. */
     static final int DEVICE_FEATURE_SELECT = 0;

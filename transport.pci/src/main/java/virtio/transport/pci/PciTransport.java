@@ -90,6 +90,7 @@ final class PciTransport implements Transport, PciFunction.Driver {
         }
         command(PciRegisters.COMMAND_MEMORY);
         capabilities = Capabilities.of(where, function);
+        capabilities.sharedMemory().forEach(this::refuse);
         status(0);
         command(PciRegisters.COMMAND_BUS_MASTER);
         int wanted = Math.min(read16(PciRegisters.NUM_QUEUES) + 1, PciFunction.MOST_VECTORS);
@@ -100,6 +101,16 @@ final class PciTransport implements Transport, PciFunction.Driver {
         } else {
             usePin();
         }
+    }
+
+    /** Said, as whoever attaches such a device expects it; no driver can ask for it. */
+    private void refuse(int id, Capabilities.Structure region) {
+        LOG.log(
+                Level.WARNING,
+                "{0} has shared memory region {1} of {2} bytes, which is not handed to drivers",
+                where,
+                id,
+                Long.toString(region.bytes()));
     }
 
     private void useVectors(int count) {

@@ -89,9 +89,6 @@ final class Vfio {
     /** Capability, {@code u32 nr_iovas, reserved; {u64 start, end}[nr_iovas]} behind its header. */
     static final int CAP_IOVA_RANGE = 1;
 
-    /** Capability, {@code u32 avail} behind its header: mappings that can still be made. */
-    static final int CAP_DMA_AVAIL = 3;
-
     /** Flags of IOMMU_MAP_DMA: the device may read and write. */
     static final int READ_WRITE = 3;
 

@@ -27,6 +27,11 @@ import java.util.Map;
  */
 final class VfioGroup {
     private static final Path VFIO = Path.of("/dev/vfio");
+
+    /** Mappings that one container may have, 65535 if not said. */
+    private static final Path ENTRY_LIMIT =
+            Path.of("/sys/module/vfio_iommu_type1/parameters/dma_entry_limit");
+
     private static final String NO_IOMMU = "noiommu-";
     private static final int INFO_BYTES = 4096;
 
@@ -230,9 +235,18 @@ final class VfioGroup {
                                     .formatted(bytes >> 20, lockLimit())
                             + " coherentMebibytes and bounceMebibytes of virtio.transport.pci";
             case Errno.ENOSPC ->
-                    "raise dma_entry_limit of vfio_iommu_type1, all of its mappings are in use";
+                    "all %s mappings that vfio_iommu_type1 allows are in use: raise its limit in %s"
+                            .formatted(entryLimit(), ENTRY_LIMIT);
             default -> "see dmesg";
         };
+    }
+
+    private static String entryLimit() {
+        try {
+            return Files.readString(ENTRY_LIMIT).strip();
+        } catch (IOException e) {
+            return "the";
+        }
     }
 
     /** As the kernel shows it: {@code 8388608 bytes}. */

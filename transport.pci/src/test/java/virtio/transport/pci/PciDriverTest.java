@@ -24,6 +24,7 @@ import virtio.tck.TestDevice;
 
 import java.lang.foreign.Arena;
 import java.util.List;
+import java.util.Map;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.LinkedBlockingQueue;
 
@@ -192,6 +193,27 @@ class PciDriverTest {
         assertEquals(function.bar0Bytes, valid().common().bytes(), "a longer structure");
         function.bar0Bytes = 0x2000;
         assertThrows(VirtioException.class, () -> Capabilities.of("pci:test", function));
+    }
+
+    @Test
+    void sharedMemoryIsKnownByItsId() {
+        assertEquals(Map.of(), valid().sharedMemory());
+        int access = function.capability(5);
+        function.show(access + 2, 1, 24);
+        function.show(access + 3, 1, 8);
+        function.show(access + 4, 1, 0);
+        function.show(access + 5, 1, 7);
+        function.show(access + 8, 4, 0x1000);
+        function.show(access + 12, 4, 0);
+        function.show(access + 16, 4, 0);
+        function.show(access + 20, 4, 1);
+        assertEquals(Map.of(), valid().sharedMemory(), "4 GiB of a smaller BAR");
+        function.bar0Bytes = 3L << 32;
+        Map<Integer, Capabilities.Structure> one =
+                Map.of(7, new Capabilities.Structure(0, 0x1000, 1L << 32));
+        assertEquals(one, valid().sharedMemory());
+        function.show(access + 16, 4, -1);
+        assertEquals(Map.of(), valid().sharedMemory(), "an offset beyond the end");
     }
 
     private Capabilities valid() {
