@@ -22,7 +22,7 @@ import java.util.concurrent.TimeUnit;
         property = {"osgi.command.scope=virtio", "osgi.command.function=load"})
 public final class LoadCommand {
     private static final String USAGE =
-            "load NAME [--runtime=10] [--swap=pci:emu1] [--update=virtio.device.blk]";
+            "load NAME [--runtime=10] [--swap=pci:emu1] [--update=virtio.device.blk] [--count=4]";
     private static final long DISK_TIMEOUT_MILLIS = 5_000;
 
     /** Requests between two exchanges. */
@@ -49,12 +49,13 @@ public final class LoadCommand {
         if (a.help()) {
             out.println("usage: " + USAGE);
             out.println("--swap moves the disk to that address and back, --update updates that");
-            out.println("bundle, over and over again.");
+            out.println("bundle, over and over again, --count times if the time is not over before.");
             return;
         }
         String name = a.get(0);
         String other = a.option("swap", null);
         String bundle = a.option("update", null);
+        int count = a.number("count", Integer.MAX_VALUE);
         long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(a.number("runtime", 10));
         String own = address(name);
         Load load = new Load(disks, disks.await(name, DISK_TIMEOUT_MILLIS));
@@ -65,7 +66,7 @@ public final class LoadCommand {
             load.awaitMore(PAUSE_REQUESTS);
             out.printf("%s is under load%n", name);
             out.flush();
-            while (System.nanoTime() - end < 0) {
+            while (System.nanoTime() - end < 0 && Math.max(swaps, updates) < count) {
                 if (other != null) {
                     bus.swap(name, swaps % 2 == 0 ? other : own);
                     swaps++;
@@ -83,8 +84,9 @@ public final class LoadCommand {
         load.check();
         Demo.readBack(disks.await(name, DISK_TIMEOUT_MILLIS), load);
         out.printf(
-                "%d requests done, none lost, every block as acknowledged; %d swaps, %d updates%n",
-                load.completed(), swaps, updates);
+                "%d requests done, none lost, every block as acknowledged; %d swaps, %d updates,"
+                        + " %d requests issued again%n",
+                load.completed(), swaps, updates, load.repeated());
     }
 
     private String address(String name) throws VirtioException {
