@@ -14,20 +14,23 @@ import java.util.Random;
 
 /** Disk images, made and checked by the host's own tools. */
 final class Disks {
-    private static final int FILES = 12;
-
     private Disks() {}
 
     /** An image of 16 MiB with a file system and files on it. */
     static Path fileSystem(Path image) throws Exception {
+        return fileSystem(image, 16);
+    }
+
+    /** The same of another size, at least 4 MiB. */
+    static Path fileSystem(Path image, int mebibytes) throws Exception {
         Path content = Files.createTempDirectory(image.getParent(), "content");
         Random random = new Random(4711);
-        for (int i = 0; i < FILES; i++) {
+        for (int i = 0; i < mebibytes * 3 / 4; i++) {
             byte[] bytes = new byte[random.nextInt(1 << 19)];
             random.nextBytes(bytes);
             Files.write(content.resolve("file" + i), bytes);
         }
-        blank(image, 16 << 20);
+        blank(image, mebibytes << 20);
         String mke2fs = Image.prepared("mke2fs");
         String from = content.toString();
         Image.run(List.of(mke2fs, "-q", "-F", "-t", "ext4", "-d", from, image.toString()));

@@ -21,6 +21,8 @@ import java.util.Comparator;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Predicate;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 import java.util.zip.GZIPInputStream;
@@ -107,12 +109,12 @@ final class Guest implements AutoCloseable {
         return new Guest(name, "-machine", "q35");
     }
 
-    /** A machine with virtio-mmio windows, of version 2, and no PCI. */
+    /** A machine with virtio-mmio windows, of version 2, and PCI Express. */
     static Guest microvm(String name) throws IOException {
         return new Guest(
                 name,
                 "-machine",
-                "microvm,acpi=on,rtc=on,pcie=off,auto-kernel-cmdline=off",
+                "microvm,acpi=on,rtc=on,pcie=on,auto-kernel-cmdline=off",
                 "-bios",
                 "qboot.rom", // SeaBIOS would drive the disks itself before the kernel runs
                 "-global",
@@ -312,6 +314,23 @@ final class Guest implements AutoCloseable {
                 step.exit > 0 && step.exit < 126,
                 () -> "%s: %d: %s".formatted(name, step.exit, step.output));
         return step.output;
+    }
+
+    /**
+     * What the load of that number in the step counted, {@code "swaps"} or the like; it must have
+     * lost nothing.
+     */
+    int exchanges(String step, int load, String what) {
+        String said = step(step).output;
+        String end =
+                said.lines()
+                        .filter(line -> line.contains("none lost"))
+                        .skip(load)
+                        .findFirst()
+                        .orElseThrow(() -> new AssertionError(said));
+        Matcher count = Pattern.compile("(\\d+) " + what).matcher(end);
+        assertTrue(count.find(), end);
+        return Integer.parseInt(count.group(1));
     }
 
     /** A file that the job gave. */

@@ -13,7 +13,10 @@ import org.junit.jupiter.params.provider.ValueSource;
 import java.nio.file.Files;
 import java.nio.file.Path;
 
-/** QEMU's virtio-mmio windows: split and packed, with and without event index and indirect. */
+/**
+ * QEMU's virtio-mmio windows: split and packed, with and without event index and indirect, and what
+ * happens to them while they are in use. The machine has PCI as well, without an IOMMU.
+ */
 class MmioIT {
     private static final int DISKS = 4;
     private static final String[] SUMS = new String[DISKS];
@@ -27,6 +30,9 @@ class MmioIT {
         "packed=on,event_idx=off,indirect_desc=off",
     };
 
+    private static final int MEBIBYTES = 8;
+    private static final int LIVE_BYTES = MEBIBYTES << 20;
+
     @TempDir static Path folder;
     private static Path written;
     private static Guest guest;
@@ -35,16 +41,23 @@ class MmioIT {
     static void boot() throws Exception {
         guest = Guest.microvm("mmio").limit(400);
         for (int i = 0; i < DISKS; i++) {
-            IMAGES[i] = Disks.fileSystem(folder.resolve("disk" + i));
+            IMAGES[i] = Disks.fileSystem(folder.resolve("disk" + i), MEBIBYTES);
             SUMS[i] = Disks.sha256(IMAGES[i]);
             guest.disk("d" + i, IMAGES[i]);
             guest.qemu("-device", "virtio-blk-device,drive=d" + i + "," + DEVICES[i]);
         }
-        written = Disks.fileSystem(folder.resolve("written"));
+        twin("virtio-blk-device", "mmio");
+        guest.qemu("-device", "virtio-blk-device,drive=" + live("transport"));
+        guest.qemu("-device", "virtio-blk-device,drive=" + live("driver"));
+        twin("virtio-blk-pci", "pci");
+        written = Disks.fileSystem(folder.resolve("written"), MEBIBYTES);
         guest.file("/new.img", written);
         guest.job(
                 """
-                hugepages 40
+                hugepages 88
+                modprobe vfio enable_unsafe_noiommu_mode=1
+                modprobe vfio-pci
+                check pci rebind pci 0000:00:01.0 vfio-pci
                 modprobe uio_pdrv_genirq
                 check bind rebind platform LNRO0005:01 uio_pdrv_genirq
                 check bind3 rebind platform LNRO0005:03 uio_pdrv_genirq
@@ -56,11 +69,47 @@ class MmioIT {
                 copy file:/new.img d0; copy file:/new.img d1; \
                 copy file:/new.img d2; copy file:/new.img d3"
                 check interrupts cat /sys/class/uio/uio0/event /sys/class/uio/uio1/event
-                check memory container "attach mmio:0x100000"
+                # A new driver is there when its jar is: put into deploy/ under the load.
+                deploy() {
+                    until grep -q "^d6 is under load" /tmp/live; do sleep 0.2; done
+                    cp /opt/virtio/deploy/device.blk.jar /opt/virtio/deploy/.new
+                    mv /opt/virtio/deploy/.new /opt/virtio/deploy/device.blk.jar
+                }
+                live() {
+                    : > /tmp/live
+                    deploy &
+                    container "attach mmio:0xfeb02600 --name=d4; \
+                    load d4 --runtime=60 --count=4 --swap=pci:0000:00:01.0; \
+                    attach mmio:0xfeb02400 --name=d5; \
+                    load d5 --runtime=60 --count=2 --update=virtio.transport.mmio; \
+                    attach mmio:0xfeb02200 --name=d6; load d6 --runtime=6; ls" > /tmp/live
+                    local status=$?
+                    cat /tmp/live
+                    return $status
+                }
+                check live live
                 modprobe virtio_mmio
-                check busy container "attach mmio:0xfeb02e00"
+                check refused container "why mmio:0xfeb02e00; attach mmio:0x100000"
                 """);
         guest.run();
+    }
+
+    /** A blank disk for a load. */
+    private static String live(String name) throws Exception {
+        guest.disk(name, Disks.blank(folder.resolve(name + ".img"), LIVE_BYTES));
+        return name;
+    }
+
+    /** One way to the disk that has two. */
+    private static void twin(String device, String path) throws Exception {
+        if (!Files.exists(folder.resolve("twin.img"))) {
+            Path image = Disks.blank(folder.resolve("twin.img"), LIVE_BYTES);
+            guest.qemu(
+                    "-blockdev",
+                    "driver=raw,node-name=twin,file.driver=file,file.filename=" + image);
+        }
+        guest.qemu(
+                "-device", "%s,drive=twin,id=%s,share-rw=on,serial=twin".formatted(device, path));
     }
 
     @ParameterizedTest
@@ -99,14 +148,34 @@ class MmioIT {
     }
 
     @Test
+    void aDiskMovesBetweenItsWindowAndItsFunctionUnderLoad() {
+        assertEquals(4, exchanges(0, "swaps"));
+    }
+
+    @Test
+    void theTransportBundleIsUpdatedUnderLoad() {
+        assertEquals(2, exchanges(1, "updates"));
+    }
+
+    @Test
+    void aDriverBundleIsDeployedUnderLoad() {
+        assertTrue(exchanges(2, "requests issued again") > 0);
+    }
+
+    /** How many of that kind the load saw, which has lost nothing. */
+    private static int exchanges(int load, String what) {
+        return guest.exchanges("live", load, what);
+    }
+
+    @Test
     void ordinaryMemoryIsRefused() {
-        String said = guest.refused("memory");
+        String said = guest.refused("refused");
         assertTrue(said.contains("ordinary memory"), said);
     }
 
     @Test
     void aWindowOfTheKernelsIsRefused() {
-        String said = guest.refused("busy");
+        String said = guest.refused("refused");
         assertTrue(said.contains("bound to virtio-mmio: give it to user space with: echo"), said);
     }
 }

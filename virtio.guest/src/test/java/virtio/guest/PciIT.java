@@ -64,6 +64,14 @@ class PciIT {
                                 copy blk0 file:/tmp/pin.img; ring blk0 0"
                                 check twice container "attach pci:0000:00:04.0; \
                                 attach pci:00:04.0 --name other"
+                                exec 9<> "/dev/vfio/$(basename "$(readlink \
+                                /sys/bus/pci/devices/0000:00:04.0/iommu_group)")"
+                                check held container "attach pci:0000:00:04.0"
+                                exec 9>&-
+                                limit=/sys/module/vfio_iommu_type1/parameters/dma_entry_limit
+                                echo 0 > $limit
+                                check entries container "attach pci:0000:00:04.0"
+                                echo 65535 > $limit
                                 echo user:x:1000:1000::/tmp:/bin/sh > /etc/passwd
                                 chmod -R a+rwX /opt/virtio /tmp
                                 check rights su user -c \
@@ -145,5 +153,18 @@ class PciIT {
     void memoryThatCannotBeLockedIsNamedWithItsLimit() {
         String said = guest.refused("locked");
         assertTrue(said.contains("80 MiB are to be locked, the limit is 8388608 bytes"), said);
+    }
+
+    @Test
+    void aGroupThatAnotherProcessHasIsNamed() {
+        String said = guest.refused("held");
+        assertTrue(said.contains("(EBUSY): end the other process that has it"), said);
+    }
+
+    @Test
+    void mappingsThatAreNotAllowedAreNamedWithTheirLimit() {
+        String said = guest.refused("entries");
+        assertTrue(said.contains("(ENOSPC): all 0 mappings that vfio_iommu_type1 allows"), said);
+        assertTrue(said.contains("/parameters/dma_entry_limit"), said);
     }
 }
