@@ -80,8 +80,7 @@ class PciLiveIT {
         try {
             guest.await("grow attached");
             guest.qmp(
-                    "block_resize",
-                    "{\"node-name\": \"grow\", \"size\": %d}".formatted(2 * BYTES));
+                    "block_resize", "{\"node-name\": \"grow\", \"size\": %d}".formatted(2 * BYTES));
             guest.await("hot is under load");
             guest.qmp("device_del", "{\"id\": \"hot\"}");
             guest.await("hot is away");

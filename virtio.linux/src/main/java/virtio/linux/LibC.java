@@ -34,6 +34,7 @@ final class LibC {
     static final int PROT_READ = 1;
     static final int PROT_WRITE = 2;
     static final int MAP_SHARED = 1;
+    static final int MAP_FIXED = 16;
 
     private static final int AT_EMPTY_PATH = 0x1000;
     private static final int STATX_TYPE = 1;
@@ -342,10 +343,12 @@ final class LibC {
         }
     }
 
-    static long mmap(long length, int protection, int flags, int fd, long offset) {
+    static long mmap(
+            long address, long length, int protection, int flags, int fd, long offset) {
         MemorySegment s = scratch();
         try {
-            return result((long) MMAP.invokeExact(s, 0L, length, protection, flags, fd, offset), s);
+            return result(
+                    (long) MMAP.invokeExact(s, address, length, protection, flags, fd, offset), s);
         } catch (Throwable t) {
             throw thrown(t);
         }

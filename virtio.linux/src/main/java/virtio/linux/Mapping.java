@@ -63,7 +63,7 @@ public final class Mapping implements AutoCloseable {
                 throw new LinuxException("mmap", what + ", the file having " + size, Errno.EINVAL);
             }
             int protection = LibC.PROT_READ | (writable ? LibC.PROT_WRITE : 0);
-            long address = LibC.mmap(length, protection, LibC.MAP_SHARED, fd, offset);
+            long address = LibC.mmap(0, length, protection, LibC.MAP_SHARED, fd, offset);
             FileDescriptor.check(address, "mmap", what);
             return new Mapping(file.name(), address, length, writable);
         } finally {
@@ -77,6 +77,28 @@ public final class Mapping implements AutoCloseable {
      */
     public MemorySegment segment() {
         return segment;
+    }
+
+    /**
+     * Shows another part of the file at {@code at}, in place of what is there; nobody may be using
+     * that.
+     *
+     * @param at a multiple of the file's page size, as the others
+     */
+    synchronized void show(long at, FileDescriptor file, long offset, long bytes)
+            throws LinuxException {
+        if (closed) {
+            throw new IllegalStateException(name + " is unmapped");
+        }
+        int fd = file.acquire("mmap");
+        try {
+            int protection = LibC.PROT_READ | LibC.PROT_WRITE;
+            int flags = LibC.MAP_SHARED | LibC.MAP_FIXED;
+            long shown = LibC.mmap(address + at, bytes, protection, flags, fd, offset);
+            FileDescriptor.check(shown, "mmap", "%s at %d of %s".formatted(name, at, this));
+        } finally {
+            file.release();
+        }
     }
 
     /**

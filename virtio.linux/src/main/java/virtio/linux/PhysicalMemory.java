@@ -5,7 +5,9 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.List;
+import java.util.stream.IntStream;
 
 /**
  * Huge pages of our own together with where they lie in the machine's memory, for a device that
@@ -50,38 +52,54 @@ public final class PhysicalMemory implements AutoCloseable {
     public static PhysicalMemory create(String name, long sizeBytes) throws LinuxException {
         SharedMemory shared = SharedMemory.create(name, sizeBytes, PAGE_BYTES);
         try {
-            return new PhysicalMemory(shared, extents(shared.segment()));
+            return new PhysicalMemory(shared, extents(shared));
         } catch (LinuxException | RuntimeException e) {
             shared.close();
             throw e;
         }
     }
 
-    private static List<Extent> extents(MemorySegment memory) throws LinuxException {
-        // The kernel hands pages out from the highest address down: taken from the end, they lie
-        // one behind the other more often than not.
-        for (long at = memory.byteSize() - PAGE_BYTES; at >= 0; at -= PAGE_BYTES) {
-            memory.set(ValueLayout.JAVA_BYTE, at, (byte) 0);
-        }
+    private static List<Extent> extents(SharedMemory shared) throws LinuxException {
+        MemorySegment memory = shared.segment();
+        long[] found = physicalAddresses(memory);
+        // The kernel hands pages out in any order: in theirs, most lie one behind the other.
+        int[] order =
+                IntStream.range(0, found.length)
+                        .boxed()
+                        .sorted(Comparator.comparingLong(page -> found[page]))
+                        .mapToInt(Integer::intValue)
+                        .toArray();
+        shared.order(order, PAGE_BYTES);
         List<Extent> extents = new ArrayList<>();
+        int start = 0;
+        for (int page = 1; page <= order.length; page++) {
+            if (page == order.length
+                    || found[order[page]] != found[order[page - 1]] + PAGE_BYTES) {
+                extents.add(
+                        new Extent(
+                                memory.asSlice(start * PAGE_BYTES, (page - start) * PAGE_BYTES),
+                                found[order[start]]));
+                start = page;
+            }
+        }
+        return List.copyOf(extents);
+    }
+
+    /** Where its pages lie, which this takes. */
+    private static long[] physicalAddresses(MemorySegment memory) throws LinuxException {
+        long[] found = new long[(int) (memory.byteSize() / PAGE_BYTES)];
         try (FileDescriptor pagemap =
                         FileDescriptor.open(
                                 Path.of("/proc/self/pagemap"), FileDescriptor.O_RDONLY);
                 Arena arena = Arena.ofConfined()) {
             MemorySegment entry = arena.allocate(ValueLayout.JAVA_LONG);
-            long start = 0;
-            long first = physicalAddress(pagemap, memory.address(), entry);
-            for (long at = PAGE_BYTES; at < memory.byteSize(); at += PAGE_BYTES) {
-                long physical = physicalAddress(pagemap, memory.address() + at, entry);
-                if (physical != first + at - start) {
-                    extents.add(new Extent(memory.asSlice(start, at - start), first));
-                    start = at;
-                    first = physical;
-                }
+            for (int page = 0; page < found.length; page++) {
+                memory.set(ValueLayout.JAVA_BYTE, page * PAGE_BYTES, (byte) 0);
+                long address = memory.address() + page * PAGE_BYTES;
+                found[page] = physicalAddress(pagemap, address, entry);
             }
-            extents.add(new Extent(memory.asSlice(start), first));
         }
-        return List.copyOf(extents);
+        return found;
     }
 
     private static long physicalAddress(FileDescriptor pagemap, long address, MemorySegment entry)
@@ -96,7 +114,7 @@ public final class PhysicalMemory implements AutoCloseable {
         return (bits & FRAME) * Memory.PAGE_BYTES;
     }
 
-    /** The pieces, in the order of their addresses in this process. */
+    /** The pieces, in the order of their addresses, here and in the machine. */
     public List<Extent> extents() {
         return extents;
     }

@@ -76,6 +76,15 @@ public final class SharedMemory implements AutoCloseable {
         return mapping.segment();
     }
 
+    /** Shows the pages of the file in that order from now on: of each place, the number there. */
+    void order(int[] pages, long pageBytes) throws LinuxException {
+        for (int place = 0; place < pages.length; place++) {
+            if (pages[place] != place) {
+                mapping.show(place * pageBytes, file, pages[place] * pageBytes, pageBytes);
+            }
+        }
+    }
+
     /** Unmaps and closes, as {@link Mapping#close}. */
     @Override
     public void close() {

@@ -49,6 +49,22 @@ class MappingTest {
     }
 
     @Test
+    void pagesAreShownInAnotherOrder() throws Exception {
+        try (SharedMemory memory = SharedMemory.create("test", 4L * PAGE);
+                Mapping file = Mapping.map(memory.file(), 0, 4L * PAGE, false)) {
+            for (int page = 0; page < 4; page++) {
+                memory.segment().set(JAVA_INT, (long) page * PAGE, page);
+            }
+            int[] order = {2, 1, 3, 0};
+            memory.order(order, PAGE);
+            for (int place = 0; place < 4; place++) {
+                assertEquals(order[place], memory.segment().get(JAVA_INT, (long) place * PAGE));
+                assertEquals(place, file.segment().get(JAVA_INT, (long) place * PAGE));
+            }
+        }
+    }
+
+    @Test
     void nobodyCanShrinkOurMemory() throws Exception {
         try (SharedMemory memory = SharedMemory.create("test", PAGE);
                 FileDescriptor given = memory.file().dup()) {

@@ -13,7 +13,7 @@ class PhysicalMemoryTest {
     private static final long HUGE = PhysicalMemory.PAGE_BYTES;
 
     @Test
-    void extentsCoverTheMemoryAndNoAddressTwice() {
+    void extentsCoverTheMemoryAndNoTwoTouch() {
         int mappings = Mapping.live();
         int descriptors = FileDescriptor.live();
         try (PhysicalMemory memory = PhysicalMemory.create("test", 4 * HUGE)) {
@@ -27,8 +27,8 @@ class PhysicalMemoryTest {
                     long distance = other.physicalAddress() - extent.physicalAddress();
                     assertTrue(
                             other == extent
-                                    || distance >= extent.segment().byteSize()
-                                    || distance <= -other.segment().byteSize(),
+                                    || distance > extent.segment().byteSize()
+                                    || distance < -other.segment().byteSize(),
                             () -> extent + " and " + other);
                 }
             }

@@ -49,7 +49,8 @@ public final class LoadCommand {
         if (a.help()) {
             out.println("usage: " + USAGE);
             out.println("--swap moves the disk to that address and back, --update updates that");
-            out.println("bundle, over and over again, --count times if the time is not over before.");
+            out.println(
+                    "bundle, over and over again, --count times if the time is not over before.");
             return;
         }
         String name = a.get(0);
