@@ -343,8 +343,7 @@ final class LibC {
         }
     }
 
-    static long mmap(
-            long address, long length, int protection, int flags, int fd, long offset) {
+    static long mmap(long address, long length, int protection, int flags, int fd, long offset) {
         MemorySegment s = scratch();
         try {
             return result(

@@ -73,8 +73,7 @@ public final class PhysicalMemory implements AutoCloseable {
         List<Extent> extents = new ArrayList<>();
         int start = 0;
         for (int page = 1; page <= order.length; page++) {
-            if (page == order.length
-                    || found[order[page]] != found[order[page - 1]] + PAGE_BYTES) {
+            if (page == order.length || found[order[page]] != found[order[page - 1]] + PAGE_BYTES) {
                 extents.add(
                         new Extent(
                                 memory.asSlice(start * PAGE_BYTES, (page - start) * PAGE_BYTES),
