@@ -352,13 +352,15 @@ class PackedDriverEnd extends DriverEnd {
         if (state >= 0) {
             return refuse("the device used buffer %d, which is not outstanding".formatted(id));
         }
-        // Without the flag there is no length (virtio 2.8.5).
-        boolean written = (word >>> PackedRing.FLAGS_SHIFT & Descriptor.WRITE) != 0;
-        long length = written ? word & BYTES : 0;
+        long length = word & BYTES;
         if (length > (state & BYTES)) {
-            return refuse(
-                    "the device wrote %d bytes to buffer %d, the limit is %d"
-                            .formatted(length, id, state & BYTES));
+            // Without the flag the length is reserved (virtio 2.8.5). QEMU never sets the flag, and
+            // its length is a true one: it counts where it can be one.
+            return (word >>> PackedRing.FLAGS_SHIFT & Descriptor.WRITE) == 0
+                    ? 0
+                    : refuse(
+                            "the device wrote %d bytes to buffer %d, the limit is %d"
+                                    .formatted(length, id, state & BYTES));
         }
         return length;
     }

@@ -265,10 +265,14 @@ class PackedRogueTest {
     }
 
     @Test
-    void lengthWithoutTheWriteFlagDoesNotCount() {
+    void lengthWithoutTheWriteFlagCountsWhereItCanBeOne() {
         rig.driver.add(list.clear().in(buffer, 0, 8), 1);
+        rig.driver.add(list.clear().in(buffer, 0, 8), 2);
         use(0, 9, 0, USED_1);
+        use(1, 8, 1, USED_1);
         assertEquals(1, rig.driver.get());
         assertEquals(0, rig.driver.usedLength());
+        assertEquals(2, rig.driver.get());
+        assertEquals(8, rig.driver.usedLength());
     }
 }
