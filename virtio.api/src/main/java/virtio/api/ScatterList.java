@@ -17,6 +17,9 @@ public final class ScatterList {
     private int count;
     private int outCount;
 
+    /** Elements that are segments: where there are none, there is none to forget. */
+    private int segmentCount;
+
     /** With room for that many elements. */
     public ScatterList(int capacity) {
         segments = new MemorySegment[capacity];
@@ -26,7 +29,10 @@ public final class ScatterList {
 
     /** Empties the list, forgetting the segments. */
     public ScatterList clear() {
-        Arrays.fill(segments, 0, count, null);
+        if (segmentCount != 0) {
+            Arrays.fill(segments, 0, count, null);
+            segmentCount = 0;
+        }
         count = 0;
         outCount = 0;
         return this;
@@ -117,7 +123,10 @@ public final class ScatterList {
             }
             outCount++;
         }
-        segments[count] = segment;
+        if (segment != null) {
+            segments[count] = segment;
+            segmentCount++;
+        }
         offsets[count] = offset;
         lengths[count] = (int) length;
         count++;

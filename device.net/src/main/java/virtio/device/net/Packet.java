@@ -1,5 +1,6 @@
 package virtio.device.net;
 
+import virtio.api.map.CoherentMemory;
 import virtio.api.net.InternetChecksum;
 import virtio.api.net.NetHeader;
 import virtio.api.net.PacketBuffer;
@@ -46,6 +47,9 @@ final class Packet implements PacketBuffer {
     final int id;
     final MemorySegment segment;
 
+    /** Where the slot lies in the pool's memory. */
+    final long at;
+
     /** Where the device sees the slot's first byte. */
     final long handle;
 
@@ -63,11 +67,12 @@ final class Packet implements PacketBuffer {
     /** Whose it is. */
     byte state;
 
-    Packet(PacketPool pool, int id, MemorySegment segment, long handle) {
+    Packet(PacketPool pool, int id, CoherentMemory memory) {
         this.pool = pool;
         this.id = id;
-        this.segment = segment;
-        this.handle = handle;
+        at = (long) id * PacketPool.SLOT_BYTES;
+        segment = memory.segment().asSlice(at, PacketPool.SLOT_BYTES);
+        handle = memory.mapHandle() + at;
     }
 
     @Override
@@ -287,6 +292,16 @@ final class Packet implements PacketBuffer {
         hash = 0;
         hashType = 0;
         state = HELD;
+    }
+
+    /** Makes a received frame the consumer's; its bytes. */
+    int hold() {
+        int bytes = 0;
+        for (Packet p = this; p != null; p = p.next) {
+            p.state = HELD;
+            bytes += p.length;
+        }
+        return bytes;
     }
 
     /** The 16 bits of a frame at an offset of this buffer, as the network orders them. */

@@ -21,8 +21,12 @@ final class PacketPool {
 
     final DeviceMapping mapping;
     final Packet[] slots;
+
+    /** All slots: one object for a burst to look at instead of one for each frame. */
+    final MemorySegment all;
+
     private CoherentMemory memory;
-    private final Packet[] free;
+    private final int[] free;
     private int freeCount;
     private boolean retired;
 
@@ -34,12 +38,11 @@ final class PacketPool {
             throw new VirtioException("%s: no room for %d bytes of packets".formatted(name, bytes));
         }
         slots = new Packet[count];
-        free = new Packet[count];
-        MemorySegment all = memory.segment();
+        free = new int[count];
+        all = memory.segment();
         for (int i = 0; i < count; i++) {
-            long at = (long) i * SLOT_BYTES;
-            slots[i] = new Packet(this, i, all.asSlice(at, SLOT_BYTES), memory.mapHandle() + at);
-            free[count - 1 - i] = slots[i];
+            slots[i] = new Packet(this, i, memory);
+            free[count - 1 - i] = i;
         }
         freeCount = count;
     }
@@ -50,12 +53,12 @@ final class PacketPool {
 
     /** An unused buffer; only when there is one. */
     Packet take() {
-        return free[--freeCount];
+        return slots[free[--freeCount]];
     }
 
     void put(Packet packet) {
         packet.state = Packet.FREE;
-        free[freeCount++] = packet;
+        free[freeCount++] = packet.id;
         if (retired && freeCount == slots.length) {
             close();
         }

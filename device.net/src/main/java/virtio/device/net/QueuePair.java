@@ -164,11 +164,16 @@ final class QueuePair {
     }
 
     int receive(PacketBuffer[] into) {
+        int count;
+        boolean idle;
         lock();
-        callbacks(false);
-        int count = collect(into);
-        boolean idle = rx == null;
-        unlock();
+        try {
+            callbacks(false);
+            count = collect(into);
+            idle = rx == null;
+        } finally {
+            unlock();
+        }
         if (idle && count == 0) {
             // Who polls a frozen card would take the processor from those who bring it back.
             LockSupport.parkNanos(FROZEN_NANOS);
@@ -179,20 +184,23 @@ final class QueuePair {
     /** Collects, or leaves the caller's thread to be unparked when there is something. */
     int receiveOrWait(PacketBuffer[] into) {
         lock();
-        waiter = null;
-        int count = collect(into);
-        if (count == 0) {
-            waiter = Thread.currentThread();
-            if (!callbacks(true)) {
-                count = collect(into);
-            }
-        }
-        if (count != 0) {
+        try {
             waiter = null;
-            callbacks(false);
+            int count = collect(into);
+            if (count == 0) {
+                waiter = Thread.currentThread();
+                if (!callbacks(true)) {
+                    count = collect(into);
+                }
+            }
+            if (count != 0) {
+                waiter = null;
+                callbacks(false);
+            }
+            return count;
+        } finally {
+            unlock();
         }
-        unlock();
-        return count;
     }
 
     /** Whether the receive queue calls; false when there is something to collect instead. */
@@ -228,17 +236,7 @@ final class QueuePair {
             if (tx == null || draining) {
                 return 0;
             }
-            for (int i = 0; i < count; i++) {
-                tx.check(frames[i], i);
-            }
-            if (tx.vq.free() < count) {
-                tx.reclaim();
-            }
-            FrameTap tap = card.tap();
-            int sent = 0;
-            while (sent < count && tx.send((Packet) frames[sent], tap)) {
-                sent++;
-            }
+            int sent = tx.send(frames, count, card.tap());
             if (sent > 0 && tx.vq.kickPrepare()) {
                 tx.vq.notifyDevice();
             }
@@ -372,7 +370,7 @@ final class QueuePair {
                         packet.segment,
                         packet.offset,
                         frame.length);
-                if (!tx.send(packet, card.tap())) {
+                if (tx.send(new PacketBuffer[] {packet}, 1, card.tap()) == 0) {
                     pool.put(packet);
                 } else if (tx.vq.kickPrepare()) {
                     tx.vq.notifyDevice();
@@ -386,29 +384,21 @@ final class QueuePair {
 
     private int collect(PacketBuffer[] into) {
         int stored = 0;
-        while (stored < into.length) {
-            Packet p = pending.isEmpty() ? null : pending.poll();
-            if (p == null) {
-                p = rx == null ? null : rx.nextFrame();
-            }
-            if (p == null) {
-                break;
-            }
-            int bytes = 0;
-            for (Packet piece = p; piece != null; piece = piece.next) {
-                piece.state = Packet.HELD;
-                bytes += piece.length;
-            }
+        while (stored < into.length && !pending.isEmpty()) {
+            Packet p = pending.poll();
             counts.receivedFrames++;
-            counts.receivedBytes += bytes;
+            counts.receivedBytes += p.hold();
             into[stored++] = p;
-            FrameTap tap = card.tap();
-            if (tap != null) {
-                tap.frame(index, true, p);
-            }
         }
         if (rx != null) {
+            stored = rx.frames(into, stored);
             rx.refill(ReceiveRing.REFILL);
+        }
+        FrameTap tap = card.tap();
+        if (tap != null) {
+            for (int i = 0; i < stored; i++) {
+                tap.frame(index, true, into[i]);
+            }
         }
         return stored;
     }

@@ -8,6 +8,8 @@ import virtio.api.net.NetFeature;
 import virtio.api.net.NetHeader;
 import virtio.api.net.PacketBuffer;
 
+import java.lang.foreign.MemorySegment;
+
 /**
  * A transmit queue with what the device has to send, from DRIVER_OK to the next freeze; used with
  * the pair's lock held.
@@ -24,6 +26,10 @@ final class TransmitRing {
     private final NetCounts counts;
     private final int pair;
     private final int headerBytes;
+
+    /** Whether the header is the short one. */
+    private final boolean simple;
+
     private final int mostPieces;
     private final int mostBytes;
     private final ScatterList elements = new ScatterList(MAX_PIECES);
@@ -40,6 +46,7 @@ final class TransmitRing {
         this.counts = counts;
         this.pair = pair;
         headerBytes = limits.headerBytes();
+        simple = headerBytes == NetHeader.BYTES;
         mostPieces = Math.min(MAX_PIECES, Math.min(vq.maxElements(), vq.size()));
         mostBytes = limits.maxFrameBytes();
     }
@@ -48,7 +55,7 @@ final class TransmitRing {
         return sending;
     }
 
-    void check(PacketBuffer buffer, int i) {
+    private void check(PacketBuffer buffer, int i) {
         Packet p = checkHeld(buffer, i);
         boolean segmented = !p.plain() && p.gsoType() != NetHeader.GSO_NONE;
         int most = segmented ? NetHeader.MAX_FRAME_BYTES : mostBytes;
@@ -111,8 +118,70 @@ final class TransmitRing {
         }
     }
 
-    /** Exposes a checked frame; false when there is no room now. */
-    boolean send(Packet frame, FrameTap tap) {
+    /**
+     * Exposes frames; how many there was room for.
+     *
+     * @throws IllegalArgumentException when one cannot be sent, and then none was
+     */
+    int send(PacketBuffer[] frames, int count, FrameTap tap) {
+        boolean usual = simple && tap == null;
+        for (int i = 0; i < count; i++) {
+            if (!(frames[i] instanceof Packet p && usual(p))) {
+                check(frames[i], i);
+                usual = false;
+            }
+        }
+        if (vq.free() < count) {
+            reclaim();
+        }
+        int sent = 0;
+        if (!usual) {
+            while (sent < count && send((Packet) frames[sent], tap)) {
+                sent++;
+            }
+            return sent;
+        }
+        MemorySegment all = pool.all;
+        long bytes = 0;
+        for (; sent < count; sent++) {
+            Packet p = (Packet) frames[sent];
+            int header = p.offset - NetHeader.BYTES;
+            all.set(Packet.LONG, p.at + header, Packet.PLAIN);
+            all.set(Packet.INT, p.at + header + NetHeader.CSUM_OFFSET, 0);
+            if (!add(p.handle + header, NetHeader.BYTES + p.length, p.id)) {
+                break;
+            }
+            p.state = Packet.POSTED;
+            bytes += p.length;
+        }
+        sending += sent;
+        counts.sentFrames += sent;
+        counts.sentBytes += bytes;
+        return sent;
+    }
+
+    /** Whether a frame is the caller's, in one buffer of today's pool, with nothing to offload. */
+    private boolean usual(Packet p) {
+        return p.state == Packet.HELD
+                && p.pool == pool
+                && p.next == null
+                && p.plain()
+                && p.length >= NetConfig.ETHERNET_BYTES
+                && p.length <= mostBytes;
+    }
+
+    private boolean add(long handle, int length, int id) {
+        elements.clear();
+        elements.outMapped(handle, length);
+        if (!vq.add(elements, id)) {
+            reclaim();
+            return vq.add(elements, id);
+        }
+        return true;
+    }
+
+    /** Exposes a checked frame, whatever it is; false when there is no room now. */
+    private boolean send(Packet frame, FrameTap tap) {
         Packet p = frame;
         if (p.pool != pool) {
             p = moved(frame);
@@ -198,7 +267,12 @@ final class TransmitRing {
         do {
             count = vq.get(tokens, lengths);
             for (int i = 0; i < count; i++) {
-                PacketPool.putAll(pool.slots[(int) tokens[i]]);
+                Packet p = pool.slots[(int) tokens[i]];
+                if (p.next == null) {
+                    pool.put(p);
+                } else {
+                    PacketPool.putAll(p);
+                }
             }
             sending -= count;
         } while (count == BURST);
