@@ -12,6 +12,7 @@ import org.osgi.framework.launch.FrameworkFactory;
 import virtio.api.VirtioBus;
 import virtio.api.VirtioException;
 import virtio.api.block.BlockDevice;
+import virtio.api.net.NetDevice;
 
 import java.io.IOException;
 import java.nio.file.DirectoryStream;
@@ -92,6 +93,10 @@ final class Container implements AutoCloseable {
 
     BlockDevice disk(String name) throws VirtioException, InterruptedException {
         return service(BlockDevice.class, "(" + BlockDevice.NAME + "=" + name + ")");
+    }
+
+    NetDevice card(String name) throws VirtioException, InterruptedException {
+        return service(NetDevice.class, "(" + NetDevice.NAME + "=" + name + ")");
     }
 
     private <T> T service(Class<T> type, String filter)

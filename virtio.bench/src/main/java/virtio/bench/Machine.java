@@ -1,6 +1,7 @@
 package virtio.bench;
 
 import java.io.IOException;
+import java.nio.file.DirectoryStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -35,6 +36,20 @@ final class Machine {
 
     static long residentBytes(long pid) throws IOException {
         return Long.parseLong(field("/proc/" + pid + "/status", "VmRSS").replace(" kB", "")) << 10;
+    }
+
+    /** Nanoseconds that a thread was ready to run and had no processor; the name is Linux's. */
+    static long waitedNanos(long pid, String thread) throws IOException {
+        Path tasks = Path.of("/proc/" + pid + "/task");
+        try (DirectoryStream<Path> all = Files.newDirectoryStream(tasks)) {
+            for (Path task : all) {
+                if (Files.readString(task.resolve("comm")).strip().equals(thread)) {
+                    return Long.parseLong(
+                            Files.readString(task.resolve("schedstat")).strip().split(" ")[1]);
+                }
+            }
+        }
+        throw new IOException("no thread %s in %s".formatted(thread, tasks));
     }
 
     private static String field(String file, String name) throws IOException {

@@ -9,6 +9,8 @@ public final class Main {
             """
             usage: virtio bench blk [--iodepth=1,32] [--mode=poll,interrupt] [--runtime=2] [--rounds=5]
                      4 KiB random reads from qemu-storage-daemon over vhost-user, against libblkio
+                   virtio bench net [--layout=split,packed] [--traffic=tx,rx,io] [--millis=400] [--rounds=15]
+                     64-byte frames over vhost-user to DPDK's testpmd, against its own front-end
                    virtio bench swap [--swaps=100] [--iodepth=16]
                      pause of a swap under load, between mmio and vhost-user to a second process
                    virtio bench ring [--layout=split,packed] [--workload=poll,event,burst,inorder,map]
@@ -45,6 +47,7 @@ public final class Main {
         String[] rest = args.length == 0 ? args : Arrays.copyOfRange(args, 1, args.length);
         switch (args.length == 0 ? "" : args[0]) {
             case "blk" -> BlkBench.run(new Options(BlkBench.DEFAULTS, rest));
+            case "net" -> NetBench.run(new Options(NetBench.DEFAULTS, rest));
             case "ring" -> RingBench.run(new Options(RingBench.DEFAULTS, rest));
             case "swap" -> SwapBench.run(new Options(SwapBench.DEFAULTS, rest));
             case "start" -> StartBench.run(new Options(StartBench.DEFAULTS, rest));

@@ -13,6 +13,10 @@ final class Series {
         Collections.sort(values);
     }
 
+    int count() {
+        return values.size();
+    }
+
     double min() {
         return values.getFirst();
     }
