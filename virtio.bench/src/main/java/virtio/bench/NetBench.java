@@ -180,7 +180,7 @@ final class NetBench {
         }
 
         @Override
-        public void close() throws Exception {
+        public void close() throws IOException {
             backEnd.close();
         }
     }
@@ -220,7 +220,7 @@ final class NetBench {
         }
 
         @Override
-        public void close() throws Exception {
+        public void close() throws IOException {
             frames.close();
             bus.detach(NAME);
             super.close();
@@ -251,7 +251,7 @@ final class NetBench {
         }
 
         @Override
-        public void close() throws Exception {
+        public void close() throws IOException {
             frontEnd.close();
             super.close();
         }
