@@ -302,14 +302,18 @@ class PackedDriverEnd extends DriverEnd {
     @Override
     public long get() {
         long word = nextUsed();
-        return word != NOTHING && broken == null ? take(word) : NONE;
+        return word != NOTHING ? take(word) : NONE;
     }
 
     /** The word of the next used descriptor, or {@link #NOTHING}. */
     final long nextUsed() {
+        // First of all: the ring of a closed queue is no longer there to be read.
+        if (broken != null) {
+            return NOTHING;
+        }
         long word = usedWord();
         if (!PackedRing.matches(word, usedFlags)) {
-            if (broken != null || !syncCallbacks()) {
+            if (!syncCallbacks()) {
                 return NOTHING;
             }
             // An interrupt was only asked for now: what came before would go unnoticed.

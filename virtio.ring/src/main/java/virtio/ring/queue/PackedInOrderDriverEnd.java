@@ -45,7 +45,7 @@ final class PackedInOrderDriverEnd extends PackedDriverEnd {
     public long get() {
         if (!batch) {
             long word = nextUsed();
-            if (word == NOTHING || broken != null) {
+            if (word == NOTHING) {
                 return NONE;
             }
             long length = length(word);

@@ -19,9 +19,21 @@ import java.nio.ByteOrder;
  * Little-endian loads and stores by native address.
  *
  * <p>Nothing here is checked: whoever computes an address from what the other end wrote has checked
- * it before.
+ * it before. The tests run a second time with {@code -Dvirtio.ring.checked=true}, where every
+ * access must be to memory that is mapped at that moment.
  */
 final class RingMemory {
+    /** What a test asks to have checked: that many bytes at the address are read or written. */
+    interface Bounds {
+        void check(long address, long length, boolean write);
+    }
+
+    /** A constant, so that without it the checks are compiled to nothing. */
+    static final boolean CHECKED = Boolean.getBoolean("virtio.ring.checked");
+
+    /** Where {@link #CHECKED}: throws when there is nothing to access. */
+    static volatile Bounds bounds;
+
     private static final MemorySegment ALL = Memory.ALL;
 
     private static final ValueLayout.OfShort LE16 =
@@ -42,39 +54,54 @@ final class RingMemory {
 
     private RingMemory() {}
 
+    private static void check(long address, long length, boolean write) {
+        if (CHECKED) {
+            bounds.check(address, length, write);
+        }
+    }
+
     static int get8(long address) {
+        check(address, 1, false);
         return ALL.get(JAVA_BYTE, address) & 0xFF;
     }
 
     static int get16(long address) {
+        check(address, 2, false);
         return ALL.get(LE16, address) & 0xFFFF;
     }
 
     static int get32(long address) {
+        check(address, 4, false);
         return ALL.get(LE32, address);
     }
 
     static long get64(long address) {
+        check(address, 8, false);
         return ALL.get(LE64, address);
     }
 
     static void set8(long address, int value) {
+        check(address, 1, true);
         ALL.set(JAVA_BYTE, address, (byte) value);
     }
 
     static void set16(long address, int value) {
+        check(address, 2, true);
         ALL.set(LE16, address, (short) value);
     }
 
     static void set64(long address, long value) {
+        check(address, 8, true);
         ALL.set(LE64, address, value);
     }
 
     static int getAcquire16(long address) {
+        check(address, 2, false);
         return (short) SHARED16.getAcquire(ALL, address) & 0xFFFF;
     }
 
     static int getOpaque16(long address) {
+        check(address, 2, false);
         return (short) SHARED16.getOpaque(ALL, address) & 0xFFFF;
     }
 
@@ -82,40 +109,49 @@ final class RingMemory {
     // the memory, an interpreted ordered 16-bit store ends the JVM (25, x86-64), this one throws.
 
     static void setRelease16(long address, int value) {
+        check(address, 2, true);
         VarHandle.releaseFence();
         SHARED16.set(ALL, address, (short) value);
     }
 
     /** For stores that a fence follows, or that are no more than a hint. */
     static void setOpaque16(long address, int value) {
+        check(address, 2, true);
         SHARED16.set(ALL, address, (short) value);
     }
 
     static int getOpaque32(long address) {
+        check(address, 4, false);
         return (int) SHARED32.getOpaque(ALL, address);
     }
 
     static void setOpaque32(long address, int value) {
+        check(address, 4, true);
         SHARED32.setOpaque(ALL, address, value);
     }
 
     static long getAcquire64(long address) {
+        check(address, 8, false);
         return (long) SHARED64.getAcquire(ALL, address);
     }
 
     static void setRelease64(long address, long value) {
+        check(address, 8, true);
         SHARED64.setRelease(ALL, address, value);
     }
 
     static void copy(long from, MemorySegment into, long intoOffset, long length) {
+        check(from, length, false);
         MemorySegment.copy(ALL, from, into, intoOffset, length);
     }
 
     static void copy(MemorySegment from, long fromOffset, long into, long length) {
+        check(into, length, true);
         MemorySegment.copy(from, fromOffset, ALL, into, length);
     }
 
     static MemorySegment slice(long address, long length) {
+        check(address, length, false);
         return ALL.asSlice(address, length);
     }
 }

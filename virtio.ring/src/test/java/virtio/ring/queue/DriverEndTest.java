@@ -226,7 +226,15 @@ class DriverEndTest {
         assertEquals("queue 0 (test) is closed", rig.driver.broken());
         assertFalse(rig.driver.add(list.clear().out(buffer, 0, 8), 1));
         assertEquals(Virtqueue.NONE, rig.driver.get());
+        assertEquals(0, rig.driver.get(new long[1], new int[1]));
         assertEquals(Virtqueue.NONE, rig.driver.detachUnused());
+        assertFalse(rig.driver.poll(rig.driver.enableCallbackPrepare()));
+        rig.driver.enableCallback();
+        rig.driver.enableCallbackDelayed();
+        rig.driver.disableCallback();
+        rig.driver.interrupted();
+        assertFalse(rig.driver.kickPrepare());
+        assertEquals("queue 0 (test) is closed", rig.driver.snapshot().broken());
         assertEquals(0, rig.mapped.live().getAsInt());
     }
 

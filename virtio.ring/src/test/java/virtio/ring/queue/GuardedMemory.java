@@ -60,6 +60,8 @@ final class GuardedMemory implements MapOps, DriverMemory, AutoCloseable {
             files[i].setLength(BANK_BYTES);
             bank(i).fill(CANARY);
         }
+        // A driver may let its device see all of this at any time.
+        LiveMemory.share(bank(BANKS));
         buffers = new RegionPool(bank(BANKS), HANDLE + BANKS * HANDLE_STEP, BANK_BYTES);
     }
 

@@ -302,7 +302,7 @@ class InOrderTest {
     @Test
     void whatWasHeldBackComesAgain() throws Exception {
         start(false, SIZE);
-        MemorySegment region = arena.allocate(16 + 16 * SIZE, 8);
+        MemorySegment region = LiveMemory.share(arena.allocate(16 + 16 * SIZE, 8));
         QueueLayout at = rig.driver.layout();
         QueueLayout tracked =
                 new QueueLayout(

@@ -28,7 +28,7 @@ class InflightTest {
     private static final int SIZE = 16;
 
     private final Arena arena = Arena.ofShared();
-    private final MemorySegment region = arena.allocate(16 + 16 * SIZE, 8);
+    private final MemorySegment region = LiveMemory.share(arena.allocate(16 + 16 * SIZE, 8));
     private final MemorySegment buffers = arena.allocate(8 * 64, 8);
     private Rig rig;
 

@@ -33,6 +33,10 @@ record Mapped(
     /** The four ways of {@link #of}. */
     static final List<String> KINDS = List.of("identity", "region", "bounce", "copying");
 
+    Mapped {
+        mapping = LiveMemory.noted(mapping, memory);
+    }
+
     Mapped(DeviceMapping mapping, DriverMemory memory, IntSupplier live, AutoCloseable resource) {
         this(mapping, memory, live, resource, false);
     }

@@ -32,7 +32,7 @@ class PackedInflightTest {
     private static final int BYTES = 32 + 32 * SIZE;
 
     private final Arena arena = Arena.ofShared();
-    private final MemorySegment region = arena.allocate(BYTES, 8);
+    private final MemorySegment region = LiveMemory.share(arena.allocate(BYTES, 8));
     private final MemorySegment buffers = arena.allocate(64 * 64, 8);
     private final ScatterList list = new ScatterList(4);
     private Rig rig;

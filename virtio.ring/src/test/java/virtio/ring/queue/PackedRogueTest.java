@@ -34,7 +34,7 @@ class PackedRogueTest {
     private static final long DATA = BASE + 0x2000;
 
     private final Arena arena = Arena.ofShared();
-    private final MemorySegment memory = arena.allocate(0x10000, 4096);
+    private final MemorySegment memory = LiveMemory.share(arena.allocate(0x10000, 4096));
     private final MemorySegment buffer = arena.allocate(64, 8);
     private final ScatterList list = new ScatterList(2);
     private Rig rig;
