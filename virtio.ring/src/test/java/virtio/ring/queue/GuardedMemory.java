@@ -43,6 +43,7 @@ final class GuardedMemory implements MapOps, DriverMemory, AutoCloseable {
     private final CoherentMemory[] shared = new CoherentMemory[BANKS];
 
     private final RegionPool buffers;
+    private MemorySegment inflight;
     private final MemorySegment untouched =
             MemorySegment.ofArray(new byte[(int) BANK_BYTES]).fill(CANARY);
 
@@ -62,6 +63,7 @@ final class GuardedMemory implements MapOps, DriverMemory, AutoCloseable {
         }
         // A driver may let its device see all of this at any time.
         LiveMemory.share(bank(BANKS));
+        inflight = LiveMemory.share(bank(BANKS + 1).asSlice(BANK_BYTES));
         buffers = new RegionPool(bank(BANKS), HANDLE + BANKS * HANDLE_STEP, BANK_BYTES);
     }
 
@@ -73,7 +75,9 @@ final class GuardedMemory implements MapOps, DriverMemory, AutoCloseable {
     MemorySegment inflight(long bytes) {
         MemorySegment bank = bank(BANKS + 1);
         bank.fill(CANARY);
-        return bank.asSlice(BANK_BYTES - bytes & -16, bytes).fill((byte) 0);
+        LiveMemory.unshare(inflight);
+        inflight = LiveMemory.share(bank.asSlice(BANK_BYTES - bytes & -16, bytes));
+        return inflight.fill((byte) 0);
     }
 
     /** What either end has shared at the moment. */
@@ -200,6 +204,8 @@ final class GuardedMemory implements MapOps, DriverMemory, AutoCloseable {
 
     @Override
     public void close() throws IOException {
+        LiveMemory.unshare(bank(BANKS));
+        LiveMemory.unshare(inflight);
         for (int i = 0; i < files.length; i++) {
             mappings[i].close();
             files[i].close();

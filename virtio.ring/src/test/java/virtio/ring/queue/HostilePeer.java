@@ -84,7 +84,7 @@ final class HostilePeer {
         DeviceMapping mapping = new DeviceMapping(memory, new MapToken() {});
         rig = new Rig(new Mapped(mapping, memory, memory::live, () -> {}), features);
         boolean tracked = random.nextInt(3) == 0;
-        inflight = tracked ? LiveMemory.share(memory.inflight(32 + 32 * 256)) : null;
+        inflight = tracked ? memory.inflight(32 + 32 * 256) : null;
         striker = new Striker(random.split(), memory, rig, inflight);
         restraint = 1 << random.nextInt(5);
         rig.onInterrupt = this::interrupt;

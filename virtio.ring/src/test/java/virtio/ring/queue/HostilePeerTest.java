@@ -55,11 +55,16 @@ class HostilePeerTest {
                         return Thread.ofPlatform()
                                 .start(
                                         () -> {
-                                            while (!stop) {
-                                                striker.strike();
-                                            }
+                                            ScopedValue.where(LiveMemory.HOSTILE, true)
+                                                    .run(() -> strikeOn(striker));
                                             stopped.incrementAndGet();
                                         });
+                    }
+
+                    private void strikeOn(Striker striker) {
+                        while (!stop) {
+                            striker.strike();
+                        }
                     }
 
                     @Override

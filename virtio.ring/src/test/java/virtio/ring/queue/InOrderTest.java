@@ -32,6 +32,7 @@ class InOrderTest {
     private static final int USED_1 = PackedRing.AVAIL | PackedRing.USED;
 
     private final Arena arena = Arena.ofShared();
+    private final Arena shared = LiveMemory.arena();
     private final MemorySegment buffer = arena.allocate(4096, 8);
     private final ScatterList list = new ScatterList(SIZE + 1);
     private Rig rig;
@@ -47,6 +48,7 @@ class InOrderTest {
         if (rig != null) {
             rig.close();
         }
+        shared.close();
         arena.close();
     }
 
@@ -302,7 +304,7 @@ class InOrderTest {
     @Test
     void whatWasHeldBackComesAgain() throws Exception {
         start(false, SIZE);
-        MemorySegment region = LiveMemory.share(arena.allocate(16 + 16 * SIZE, 8));
+        MemorySegment region = shared.allocate(16 + 16 * SIZE, 8);
         QueueLayout at = rig.driver.layout();
         QueueLayout tracked =
                 new QueueLayout(

@@ -28,7 +28,8 @@ class InflightTest {
     private static final int SIZE = 16;
 
     private final Arena arena = Arena.ofShared();
-    private final MemorySegment region = LiveMemory.share(arena.allocate(16 + 16 * SIZE, 8));
+    private final Arena shared = LiveMemory.arena();
+    private final MemorySegment region = shared.allocate(16 + 16 * SIZE, 8);
     private final MemorySegment buffers = arena.allocate(8 * 64, 8);
     private Rig rig;
 
@@ -42,6 +43,7 @@ class InflightTest {
     @AfterEach
     void stop() {
         rig.close();
+        shared.close();
         arena.close();
     }
 

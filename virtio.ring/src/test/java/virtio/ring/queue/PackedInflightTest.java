@@ -32,7 +32,8 @@ class PackedInflightTest {
     private static final int BYTES = 32 + 32 * SIZE;
 
     private final Arena arena = Arena.ofShared();
-    private final MemorySegment region = LiveMemory.share(arena.allocate(BYTES, 8));
+    private final Arena shared = LiveMemory.arena();
+    private final MemorySegment region = shared.allocate(BYTES, 8);
     private final MemorySegment buffers = arena.allocate(64 * 64, 8);
     private final ScatterList list = new ScatterList(4);
     private Rig rig;
@@ -49,6 +50,7 @@ class PackedInflightTest {
     @AfterEach
     void stop() {
         rig.close();
+        shared.close();
         arena.close();
     }
 

@@ -34,7 +34,8 @@ class PackedRogueTest {
     private static final long DATA = BASE + 0x2000;
 
     private final Arena arena = Arena.ofShared();
-    private final MemorySegment memory = LiveMemory.share(arena.allocate(0x10000, 4096));
+    private final Arena shared = LiveMemory.arena();
+    private final MemorySegment memory = shared.allocate(0x10000, 4096);
     private final MemorySegment buffer = arena.allocate(64, 8);
     private final ScatterList list = new ScatterList(2);
     private Rig rig;
@@ -65,6 +66,7 @@ class PackedRogueTest {
     @AfterEach
     void stop() {
         rig.close();
+        shared.close();
         arena.close();
     }
 

@@ -37,11 +37,12 @@ class RogueDriverTest {
     private static final long READ_ONLY = 0x80_0000;
 
     private final Arena arena = Arena.ofShared();
-    private final MemorySegment memory = LiveMemory.share(arena.allocate(0x10000, 4096));
-    private final MemorySegment readOnly = LiveMemory.shareReadOnly(arena.allocate(0x1000, 4096));
+    private final Arena shared = LiveMemory.arena();
+    private final MemorySegment memory = shared.allocate(0x10000, 4096);
+    private final MemorySegment readOnly = shared.allocate(0x1000, 4096);
 
     /** Two regions that are neighbours for the driver and not for us. */
-    private final MemorySegment after = LiveMemory.share(arena.allocate(0x1000, 4096));
+    private final MemorySegment after = shared.allocate(0x1000, 4096);
 
     private final Regions regions =
             new Regions()
@@ -72,6 +73,7 @@ class RogueDriverTest {
     @AfterEach
     void stop() {
         rig.close();
+        shared.close();
         arena.close();
     }
 
