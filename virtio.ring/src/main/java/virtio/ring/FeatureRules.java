@@ -9,7 +9,10 @@ import java.util.List;
 
 /** Which feature bits belong to whom, and which need which (virtio 2.2 Feature Bits). */
 final class FeatureRules {
-    /** One line of "feature bit requirements": the bit needs any one of the others. */
+    /**
+     * One line of "feature bit requirements": the bit needs any one of the others; of all its
+     * lines.
+     */
     private record Rule(int bit, int... anyOf) {}
 
     /** Bits of a device end that its transport takes off and looks after by itself. */
@@ -42,10 +45,21 @@ final class FeatureRules {
                     new Rule(22, 17), // MQ: CTRL_VQ
                     new Rule(23, 17), // CTRL_MAC_ADDR: CTRL_VQ
                     new Rule(53, 17), // NOTF_COAL: CTRL_VQ
-                    new Rule(61, 7, 8), // RSC_EXT: GUEST_TSO4 or GUEST_TSO6
+                    new Rule(61, 11, 12), // RSC_EXT: HOST_TSO4 or HOST_TSO6
                     new Rule(60, 17), // RSS: CTRL_VQ
                     new Rule(52, 17), // VQ_NOTF_COAL: CTRL_VQ
-                    new Rule(51, 17)); // HASH_TUNNEL: CTRL_VQ along with RSS or HASH_REPORT
+                    new Rule(51, 17), // HASH_TUNNEL: CTRL_VQ along with …
+                    new Rule(51, 60, 57), // … RSS or HASH_REPORT
+                    new Rule(64, 60), // RSS_CONTEXT: RSS, and CTRL_VQ by that
+                    new Rule(65, 7), // GUEST_UDP_TUNNEL_GSO: GUEST_TSO4, …
+                    new Rule(65, 8), // … GUEST_TSO6, …
+                    new Rule(65, 54), // … GUEST_USO4 …
+                    new Rule(65, 55), // … and GUEST_USO6
+                    new Rule(66, 65), // GUEST_UDP_TUNNEL_GSO_CSUM: GUEST_UDP_TUNNEL_GSO
+                    new Rule(67, 11), // HOST_UDP_TUNNEL_GSO: HOST_TSO4, …
+                    new Rule(67, 12), // … HOST_TSO6 …
+                    new Rule(67, 56), // … and HOST_USO
+                    new Rule(68, 67)); // HOST_UDP_TUNNEL_GSO_CSUM: HOST_UDP_TUNNEL_GSO
 
     private FeatureRules() {}
 

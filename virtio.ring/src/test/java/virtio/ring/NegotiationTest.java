@@ -139,7 +139,23 @@ class NegotiationTest {
         assertEquals(
                 Features.of(5),
                 FeatureRules.satisfied(DeviceType.NETWORK, Features.of(5, 7, 9, 18)));
-        Features whole = Features.of(1, 5, 8, 9, 17, 18);
+        // RSS and HASH_TUNNEL need CTRL_VQ, RSS_CONTEXT needs RSS, RSC_EXT HOST_TSO4 or 6.
+        assertEquals(
+                Features.of(5, 57),
+                FeatureRules.satisfied(DeviceType.NETWORK, Features.of(5, 51, 57, 60, 61, 64)));
+        assertEquals(
+                Features.of(17),
+                FeatureRules.satisfied(DeviceType.NETWORK, Features.of(17, 51)),
+                "HASH_TUNNEL needs RSS or HASH_REPORT as well");
+        // HOST_UDP_TUNNEL_GSO needs all of HOST_TSO4, HOST_TSO6 and HOST_USO, and _CSUM that.
+        Features tunnel = Features.of(0, 11, 12, 56, 67, 68);
+        assertEquals(tunnel, FeatureRules.satisfied(DeviceType.NETWORK, tunnel));
+        for (int bit : new int[] {11, 12, 56}) {
+            assertEquals(
+                    tunnel.without(bit, 67, 68),
+                    FeatureRules.satisfied(DeviceType.NETWORK, tunnel.without(bit)));
+        }
+        Features whole = Features.of(1, 5, 8, 9, 17, 18, 51, 57, 60, 64);
         assertEquals(whole, FeatureRules.satisfied(DeviceType.NETWORK, whole));
         assertEquals(
                 Features.of(9, 18),

@@ -150,6 +150,9 @@ final class FakeQueue implements DeviceQueue {
     public void notifyDriver() {}
 
     @Override
+    public void holdNotifications(boolean hold) {}
+
+    @Override
     public void schedule() {
         throw new UnsupportedOperationException();
     }

@@ -31,10 +31,17 @@ final class Commands {
     private static final int MAX_DATA =
             2 * (Integer.BYTES + ReceiveFilter.MAX_ADDRESSES * NetConfig.MAC_BYTES);
 
-    private final NetBackend backend;
+    /** Of {@code struct virtio_net_rss_config} and its like. */
+    private static final int HASH_RESERVED = 8;
 
-    Commands(NetBackend backend) {
+    private static final int DELAY_BYTES = 2 * Integer.BYTES;
+
+    private final NetBackend backend;
+    private final Notifications notifications;
+
+    Commands(NetBackend backend, Notifications notifications) {
         this.backend = backend;
+        this.notifications = notifications;
     }
 
     void process(DeviceQueue queue, Chain chain) throws VirtioException {
@@ -46,6 +53,7 @@ final class Commands {
                                 .formatted(queue.index(), chain.readableBytes()));
             }
             boolean done = false;
+            chain.fill(0, writable);
             long bytes = chain.readableBytes() - HEADER;
             if (bytes >= 0 && bytes <= MAX_DATA) {
                 byte[] copy = new byte[(int) bytes];
@@ -53,15 +61,14 @@ final class Commands {
                     chain.read(HEADER, MemorySegment.ofArray(copy), 0, bytes);
                 }
                 ByteBuffer data = ByteBuffer.wrap(copy).order(ByteOrder.LITTLE_ENDIAN);
-                done = execute(chain.read8(0), chain.read8(1), data);
+                done = execute(chain.read8(0), chain.read8(1), data, chain);
             }
-            chain.fill(0, writable);
             chain.write8(writable - 1, done ? NetControl.OK : NetControl.ERR);
             queue.complete(chain, writable);
         }
     }
 
-    private boolean execute(int commandClass, int command, ByteBuffer data) {
+    private boolean execute(int commandClass, int command, ByteBuffer data, Chain chain) {
         return switch (commandClass) {
             case NetControl.RX -> receiveMode(command, data);
             case NetControl.MAC -> mac(command, data);
@@ -73,7 +80,14 @@ final class Commands {
                 }
                 yield known;
             }
-            case NetControl.MQ -> pairs(command, data);
+            case NetControl.MQ ->
+                    switch (command) {
+                        case NetControl.MQ_VQ_PAIRS_SET -> pairs(data);
+                        case NetControl.MQ_RSS_CONFIG -> rss(data);
+                        case NetControl.MQ_HASH_CONFIG -> hash(data);
+                        default -> false;
+                    };
+            case NetControl.NOTF_COAL -> delay(command, data, chain);
             case NetControl.GUEST_OFFLOADS -> guestOffloads(command, data);
             default -> false;
         };
@@ -152,10 +166,8 @@ final class Commands {
         return true;
     }
 
-    private boolean pairs(int command, ByteBuffer data) {
-        if (command != NetControl.MQ_VQ_PAIRS_SET
-                || !has(NetFeature.MQ)
-                || data.remaining() != Short.BYTES) {
+    private boolean pairs(ByteBuffer data) {
+        if (!has(NetFeature.MQ) || data.remaining() != Short.BYTES) {
             return false;
         }
         int pairs = data.getShort() & 0xFFFF;
@@ -163,6 +175,94 @@ final class Commands {
             return false;
         }
         backend.activePairs(pairs);
+        return true;
+    }
+
+    /** {@code struct virtio_net_rss_config} (5.1.6.5.7.1). */
+    private boolean rss(ByteBuffer data) {
+        if (!has(NetFeature.RSS) || data.remaining() < Integer.BYTES + 2 * Short.BYTES) {
+            return false;
+        }
+        int types = data.getInt();
+        int length = (data.getShort() & 0xFFFF) + 1;
+        int unclassified = data.getShort() & 0xFFFF;
+        if (length > ReceiveHash.MAX_TABLE
+                || Integer.bitCount(length) != 1
+                || data.remaining() < Short.BYTES * (length + 1)
+                || unclassified >= backend.pairs()) {
+            return false;
+        }
+        int[] table = new int[length];
+        for (int i = 0; i < length; i++) {
+            table[i] = data.getShort() & 0xFFFF;
+            if (table[i] >= backend.pairs()) {
+                return false;
+            }
+        }
+        int maxTransmit = data.getShort() & 0xFFFF;
+        return maxTransmit >= 1
+                && maxTransmit <= backend.pairs()
+                && hash(types, data, table, unclassified);
+    }
+
+    /** {@code struct virtio_net_hash_config} (5.1.6.5.6.4). */
+    private boolean hash(ByteBuffer data) {
+        if (!has(NetFeature.HASH_REPORT) || data.remaining() < Integer.BYTES + HASH_RESERVED) {
+            return false;
+        }
+        int types = data.getInt();
+        data.getLong();
+        return hash(types, data, new int[0], 0);
+    }
+
+    /** With the key as what remains of the data. */
+    private boolean hash(int types, ByteBuffer data, int[] table, int unclassified) {
+        if (!data.hasRemaining() || (types & ~ReceiveHash.TYPES) != 0) {
+            return false;
+        }
+        byte[] key = new byte[data.get() & 0xFF];
+        if (key.length != data.remaining()
+                || key.length > ReceiveHash.MAX_KEY
+                || key.length == 0 && types != 0) {
+            return false;
+        }
+        data.get(key);
+        backend.hashing(new ReceiveHash(types, key, table, unclassified));
+        return true;
+    }
+
+    private boolean delay(int command, ByteBuffer data, Chain chain) {
+        boolean one = command >= NetControl.NOTF_COAL_VQ_SET;
+        boolean get = command == NetControl.NOTF_COAL_VQ_GET;
+        int bytes = (one ? Integer.BYTES : 0) + (get ? 0 : DELAY_BYTES);
+        if (command > NetControl.NOTF_COAL_VQ_GET
+                || !has(one ? NetFeature.VQ_NOTF_COAL : NetFeature.NOTF_COAL)
+                || data.remaining() != bytes) {
+            return false;
+        }
+        // The 16 reserved bits behind the number mean nothing (DEV-NET-096).
+        int index = one ? data.getInt() & 0xFFFF : 0;
+        if (get) {
+            return answer(notifications.get(index), chain);
+        }
+        Notifications.Delay delay = new Notifications.Delay(data.getInt(), data.getInt());
+        if (one) {
+            return notifications.set(index, delay);
+        }
+        notifications.set(command == NetControl.NOTF_COAL_TX_SET, delay);
+        return true;
+    }
+
+    private static boolean answer(Notifications.Delay delay, Chain chain) {
+        if (delay == null || chain.writableBytes() != DELAY_BYTES + 1) {
+            return false;
+        }
+        byte[] reply = new byte[DELAY_BYTES];
+        ByteBuffer.wrap(reply)
+                .order(ByteOrder.LITTLE_ENDIAN)
+                .putInt(delay.maxPackets())
+                .putInt(delay.maxMicros());
+        chain.write(0, MemorySegment.ofArray(reply), 0, DELAY_BYTES);
         return true;
     }
 

@@ -155,6 +155,13 @@ final class Frame {
             partial(start, offset);
             return null;
         }
-        return Segmentation.bad(this);
+        String wrong = Segmentation.bad(this);
+        if (wrong == null) {
+            // Flags without a meaning go no further, and headers are as long as they are.
+            memory.set(BYTE, NetHeader.FLAGS, (byte) NetHeader.F_NEEDS_CSUM);
+            memory.set(LITTLE16, NetHeader.HDR_LEN, (short) Segmentation.headers(this));
+            memory.set(LITTLE16, NetHeader.NUM_BUFFERS, (short) 1);
+        }
+        return wrong;
     }
 }

@@ -7,6 +7,7 @@ import virtio.api.VirtioException;
 import virtio.api.backend.Backend;
 import virtio.api.backend.Chain;
 import virtio.api.backend.DeviceQueue;
+import virtio.api.net.Duplex;
 import virtio.api.net.NetConfig;
 import virtio.api.net.NetFeature;
 import virtio.api.net.NetHeader;
@@ -25,6 +26,7 @@ import java.util.concurrent.atomic.LongAdder;
  */
 final class NetBackend implements Backend, Port {
     private static final System.Logger LOG = System.getLogger(NetBackend.class.getName());
+    private static final int UNKNOWN_DUPLEX = 0xFF;
 
     private final NetSpec spec;
     private final Link link;
@@ -32,7 +34,8 @@ final class NetBackend implements Backend, Port {
     private final byte[] config = new byte[NetConfig.BYTES];
     private final AtomicReferenceArray<ReceiveQueue> receiving;
     private final Sending[] sending;
-    private final Commands commands = new Commands(this);
+    private final Notifications notifications;
+    private final Commands commands;
 
     /** Null while no driver has chosen. */
     private volatile Features accepted;
@@ -41,6 +44,9 @@ final class NetBackend implements Backend, Port {
 
     /** Offloads that received frames may carry, as feature bits. */
     private volatile Features guestOffloads = Features.NONE;
+
+    /** Null while nothing is hashed. */
+    private volatile ReceiveHash hashing;
 
     private volatile int activePairs = 1;
     private volatile Chain control;
@@ -65,6 +71,8 @@ final class NetBackend implements Backend, Port {
         this.link = link;
         receiving = new AtomicReferenceArray<>(spec.pairs());
         sending = new Sending[spec.pairs()];
+        notifications = new Notifications(spec.target(), 2 * spec.pairs());
+        commands = new Commands(this, notifications);
         Features features =
                 Features.of(
                         Feature.VERSION_1,
@@ -86,6 +94,9 @@ final class NetBackend implements Backend, Port {
                         NetFeature.STATUS,
                         NetFeature.CTRL_VQ,
                         NetFeature.CTRL_MAC_ADDR,
+                        NetFeature.VQ_NOTF_COAL,
+                        NetFeature.NOTF_COAL,
+                        NetFeature.HASH_REPORT,
                         NetFeature.GUEST_HDRLEN);
         if (filters) {
             features =
@@ -96,14 +107,28 @@ final class NetBackend implements Backend, Port {
                             NetFeature.GUEST_ANNOUNCE);
         }
         if (spec.pairs() > 1) {
-            features = features.with(NetFeature.MQ);
+            features = features.with(NetFeature.MQ, NetFeature.RSS);
         }
-        offered = features.andNot(spec.without());
+        if (spec.speedMegabits() >= 0) {
+            features = features.with(NetFeature.SPEED_DUPLEX);
+        }
+        features = features.andNot(spec.without());
+        if (!features.has(NetFeature.CTRL_VQ)) {
+            features = features.without(NetFeature.CTRL_RX_EXTRA, NetFeature.HASH_REPORT);
+        }
+        offered = features;
         ByteBuffer c = ByteBuffer.wrap(config).order(ByteOrder.LITTLE_ENDIAN);
         c.put(NetConfig.MAC, spec.mac());
         c.putShort(NetConfig.STATUS, (short) NetConfig.S_LINK_UP);
         c.putShort(NetConfig.MAX_VIRTQUEUE_PAIRS, (short) spec.pairs());
         c.putShort(NetConfig.MTU, (short) spec.mtu());
+        c.putInt(NetConfig.SPEED, spec.speedMegabits());
+        c.put(
+                NetConfig.DUPLEX,
+                (byte) (spec.speedMegabits() < 0 ? UNKNOWN_DUPLEX : Duplex.FULL.ordinal()));
+        c.put(NetConfig.RSS_MAX_KEY_SIZE, (byte) ReceiveHash.MAX_KEY);
+        c.putShort(NetConfig.RSS_MAX_INDIRECTION_TABLE_LENGTH, (short) ReceiveHash.MAX_TABLE);
+        c.putInt(NetConfig.SUPPORTED_HASH_TYPES, ReceiveHash.TYPES);
         filter = ReceiveFilter.of(Features.NONE, ReceiveFilter.number(spec.mac()));
     }
 
@@ -153,13 +178,17 @@ final class NetBackend implements Backend, Port {
         filter = ReceiveFilter.of(features, mac);
         guestOffloads = features.and(Commands.GUEST_OFFLOADS);
         activePairs = 1;
+        hashing = null;
+        notifications.reset();
         accepted = features;
     }
 
     /** The control queue's number: behind all pairs, or the first one (5.1.2). */
     private int controlIndex() {
         Features features = accepted;
-        return features != null && features.has(NetFeature.MQ) ? 2 * spec.pairs() : 2;
+        return features != null && (features.has(NetFeature.MQ) || features.has(NetFeature.RSS))
+                ? 2 * spec.pairs()
+                : 2;
     }
 
     @Override
@@ -168,10 +197,16 @@ final class NetBackend implements Backend, Port {
         if (index == controlIndex()) {
             control = queue.newChain();
         } else if (index % 2 == 0) {
-            boolean mergeable = accepted.has(NetFeature.MRG_RXBUF);
-            receiving.set(index / 2, new ReceiveQueue(queue, mergeable));
+            receiving.set(
+                    index / 2, new ReceiveQueue(queue, notifications.started(queue), accepted));
         } else {
-            sending[index / 2] = new Sending(queue.newChain());
+            sending[index / 2] =
+                    new Sending(
+                            queue.newChain(),
+                            notifications.started(queue),
+                            accepted.has(NetFeature.HASH_REPORT)
+                                    ? NetHeader.HASH_BYTES
+                                    : NetHeader.BYTES);
         }
     }
 
@@ -190,12 +225,20 @@ final class NetBackend implements Backend, Port {
     private void send(DeviceQueue queue, Sending s) {
         Frame frame = s.sender.frame;
         while (queue.next(s.chain)) {
-            long bytes = s.chain.readableBytes();
-            frame.length = (int) Math.min(bytes - Frame.HEADER, Frame.MAX_BYTES);
-            if (bytes < Frame.HEADER || bytes > Frame.MAX_BYTES) {
-                bad("frame of %d bytes with its header of %d".formatted(bytes, Frame.HEADER));
+            long bytes = s.chain.readableBytes() - s.headerBytes;
+            if (bytes < 0 || bytes > NetHeader.MAX_FRAME_BYTES) {
+                bad(
+                        "frame of %d bytes behind its header of %d, the limit is %d"
+                                .formatted(bytes, s.headerBytes, NetHeader.MAX_FRAME_BYTES));
             } else {
-                s.chain.read(0, frame.memory, 0, bytes);
+                frame.length = (int) bytes;
+                if (s.headerBytes == Frame.HEADER) {
+                    s.chain.read(0, frame.memory, 0, Frame.HEADER + bytes);
+                } else {
+                    // What a driver says about a hash means nothing.
+                    s.chain.read(0, frame.memory, 0, Frame.HEADER);
+                    s.chain.read(s.headerBytes, frame.memory, Frame.HEADER, bytes);
+                }
                 String wrong = frame.bad();
                 if (wrong == null) {
                     link.send(this, s.sender);
@@ -204,8 +247,10 @@ final class NetBackend implements Backend, Port {
                 }
             }
             queue.complete(s.chain, 0);
+            s.notifications.used();
         }
         s.sender.flush();
+        s.notifications.settle();
     }
 
     /** One line for the operator, not one per frame. */
@@ -221,7 +266,10 @@ final class NetBackend implements Backend, Port {
         int index = queue.index();
         if (index == controlIndex()) {
             control = null;
-        } else if (index % 2 == 0) {
+            return;
+        }
+        notifications.stopped(index);
+        if (index % 2 == 0) {
             receiving.set(index / 2, null);
         } else {
             sending[index / 2] = null;
@@ -230,6 +278,7 @@ final class NetBackend implements Backend, Port {
 
     @Override
     public void close() {
+        notifications.close();
         link.leave(this);
     }
 
@@ -238,20 +287,16 @@ final class NetBackend implements Backend, Port {
     @Override
     public void deliver(Sender sender) {
         Frame frame = sender.frame;
-        Features features = accepted;
         // Some transports keep the control queue at the driver's side (vhost-user does): then
         // nobody
         // has said here what is wanted.
-        if (features == null || control != null && !filter.accepts(frame)) {
+        if (accepted == null || control != null && !filter.accepts(frame)) {
             filtered.increment();
             return;
         }
         int gso = frame.gsoType();
         if (gso == NetHeader.GSO_NONE) {
-            int most = spec.mtu() + frame.ethernetBytes();
-            if (features.has(NetFeature.MTU) && frame.length > most) {
-                dropped.increment();
-            } else if (frame.needsChecksum() && !guestOffloads.has(NetFeature.GUEST_CSUM)) {
+            if (frame.needsChecksum() && !guestOffloads.has(NetFeature.GUEST_CSUM)) {
                 sender.other.copyFrom(frame);
                 sender.other.completeChecksum();
                 put(sender.other, sender);
@@ -279,17 +324,32 @@ final class NetBackend implements Backend, Port {
     }
 
     private void put(Frame frame, Sender sender) {
-        ReceiveQueue queue = receiving.get(steer(frame));
-        for (int pair = 0; queue == null && pair < activePairs; pair++) {
-            // The queue is being reset (DEV-NET-090).
-            queue = receiving.get(pair);
+        int most = spec.mtu() + frame.ethernetBytes();
+        if (frame.length > most
+                && frame.gsoType() == NetHeader.GSO_NONE
+                && accepted.has(NetFeature.MTU)) {
+            dropped.increment();
+            return;
         }
-        if (queue == null || !queue.ring.put(frame)) {
+        ReceiveHash by = hashing;
+        long hash = by == null ? ReceiveHash.NONE : by.of(frame);
+        ReceiveQueue queue = by != null && by.steers() ? receiving.get(by.pair(hash)) : any(frame);
+        if (queue == null || !queue.ring.put(frame, hash)) {
             dropped.increment();
         }
         if (queue != null) {
             sender.tell(queue);
         }
+    }
+
+    /** Null when there is none. */
+    private ReceiveQueue any(Frame frame) {
+        ReceiveQueue queue = receiving.get(steer(frame));
+        for (int pair = 0; queue == null && pair < activePairs; pair++) {
+            // The queue is being reset (DEV-NET-090).
+            queue = receiving.get(pair);
+        }
+        return queue;
     }
 
     /** Frames of one flow go to one queue. */
@@ -336,8 +396,15 @@ final class NetBackend implements Backend, Port {
         guestOffloads = now;
     }
 
+    /** From here on packets are spread without a table. */
     void activePairs(int now) {
         activePairs = now;
+        ReceiveHash hash = hashing;
+        hashing = hash == null ? null : hash.unsteered();
+    }
+
+    void hashing(ReceiveHash now) {
+        hashing = now;
     }
 
     void mac(byte[] now) {
@@ -361,10 +428,14 @@ final class NetBackend implements Backend, Port {
     /** What the thread of one transmit queue needs. */
     private static final class Sending {
         final Chain chain;
+        final Notifications.Queue notifications;
+        final int headerBytes;
         final Sender sender = new Sender();
 
-        Sending(Chain chain) {
+        Sending(Chain chain, Notifications.Queue notifications, int headerBytes) {
             this.chain = chain;
+            this.notifications = notifications;
+            this.headerBytes = headerBytes;
         }
     }
 }

@@ -11,29 +11,38 @@ import java.util.HexFormat;
 import java.util.List;
 
 /**
- * A backend's description taken apart: {@code NAME[,mac=ADDRESS][,mtu=N][,pairs=N][,tap=IF]
- * [,without=FEATURE]}, the last two any number of times.
+ * A backend's description taken apart: {@code NAME[,mac=ADDRESS][,mtu=N][,pairs=N][,speed=MEGABITS]
+ * [,tap=IF][,without=FEATURE]}, the last two any number of times.
  *
  * @param target what stands before the first comma
  * @param mac hardware address of the card; one made up where none is given
  * @param mtu most bytes of a frame's payload, {@value #MIN_MTU} to {@value #MAX_MTU}
  * @param pairs queue pairs, 1 to {@value #MAX_PAIRS}
+ * @param speedMegabits what the card says that its link does; -1 where it says nothing
  * @param taps network interfaces of the host that are ports as well
  * @param without features not to offer
  */
-record NetSpec(String target, byte[] mac, int mtu, int pairs, List<String> taps, Features without) {
+record NetSpec(
+        String target,
+        byte[] mac,
+        int mtu,
+        int pairs,
+        int speedMegabits,
+        List<String> taps,
+        Features without) {
     static final int MIN_MTU = 68;
     static final int MAX_MTU = 65535;
     static final int MAX_PAIRS = 64;
     private static final int DEFAULT_MTU = 1500;
     private static final String OPTIONS =
-            "mac=ADDRESS, mtu=N, pairs=N, tap=NAME or without=FEATURE";
+            "mac=ADDRESS, mtu=N, pairs=N, speed=MEGABITS, tap=NAME or without=FEATURE";
 
     static NetSpec parse(String spec) throws VirtioException {
         String[] parts = spec.split(",", -1);
         byte[] mac = null;
         int mtu = 0;
         int pairs = 0;
+        int speed = -1;
         List<String> taps = new ArrayList<>();
         Features without = Features.NONE;
         for (int i = 1; i < parts.length; i++) {
@@ -48,6 +57,7 @@ record NetSpec(String target, byte[] mac, int mtu, int pairs, List<String> taps,
                         case "mac" -> mac != null;
                         case "mtu" -> mtu != 0;
                         case "pairs" -> pairs != 0;
+                        case "speed" -> speed >= 0;
                         default -> false;
                     };
             if (again) {
@@ -57,6 +67,7 @@ record NetSpec(String target, byte[] mac, int mtu, int pairs, List<String> taps,
                 case "mac" -> mac = address(value);
                 case "mtu" -> mtu = number(key, value, MIN_MTU, MAX_MTU);
                 case "pairs" -> pairs = number(key, value, 1, MAX_PAIRS);
+                case "speed" -> speed = number(key, value, 0, Integer.MAX_VALUE);
                 case "tap" -> taps.add(value);
                 case "without" -> without = without.with(feature(value));
                 default ->
@@ -68,12 +79,13 @@ record NetSpec(String target, byte[] mac, int mtu, int pairs, List<String> taps,
                 mac == null ? randomAddress() : mac,
                 mtu == 0 ? DEFAULT_MTU : mtu,
                 pairs == 0 ? 1 : pairs,
+                speed,
                 List.copyOf(taps),
                 without);
     }
 
     NetSpec withTap(String name) {
-        return new NetSpec(target, mac, mtu, pairs, List.of(name), without);
+        return new NetSpec(target, mac, mtu, pairs, speedMegabits, List.of(name), without);
     }
 
     private static byte[] randomAddress() {

@@ -1,7 +1,9 @@
 package virtio.backend.net;
 
+import virtio.api.Features;
 import virtio.api.backend.Chain;
 import virtio.api.backend.DeviceQueue;
+import virtio.api.net.NetFeature;
 import virtio.api.net.NetHeader;
 
 import java.lang.foreign.MemorySegment;
@@ -18,7 +20,10 @@ final class ReceiveQueue {
 
     final FrameRing ring = new FrameRing();
     private final DeviceQueue queue;
+    private final Notifications.Queue notifications;
     private final boolean mergeable;
+    private final boolean reportsHash;
+    private final int headerBytes;
     private final AtomicBoolean marked = new AtomicBoolean();
     private final Chain[] chains = new Chain[MAX_BUFFERS];
     private final long[] written = new long[MAX_BUFFERS];
@@ -28,9 +33,12 @@ final class ReceiveQueue {
 
     private long takenBytes;
 
-    ReceiveQueue(DeviceQueue queue, boolean mergeable) {
+    ReceiveQueue(DeviceQueue queue, Notifications.Queue notifications, Features features) {
         this.queue = queue;
-        this.mergeable = mergeable;
+        this.notifications = notifications;
+        mergeable = features.has(NetFeature.MRG_RXBUF);
+        reportsHash = features.has(NetFeature.HASH_REPORT);
+        headerBytes = reportsHash ? NetHeader.HASH_BYTES : NetHeader.BYTES;
     }
 
     /** Whether nobody has asked for the queue to be served yet; whoever is told has to. */
@@ -49,9 +57,15 @@ final class ReceiveQueue {
      */
     int process() {
         marked.set(false);
+        int dropped = deliver();
+        notifications.settle();
+        return dropped;
+    }
+
+    private int deliver() {
         int dropped = 0;
         for (int length = ring.nextLength(); length >= 0; length = ring.nextLength()) {
-            long bytes = Frame.HEADER + (long) length;
+            long bytes = headerBytes + (long) length;
             while (takenBytes < bytes && taken < MAX_BUFFERS && (mergeable || taken == 0)) {
                 if (chains[taken] == null) {
                     chains[taken] = queue.newChain();
@@ -74,7 +88,7 @@ final class ReceiveQueue {
 
     private void write(long bytes) {
         MemorySegment from = ring.memory();
-        long next = ring.next();
+        long next = reportsHash ? ring.nextWithHash() : ring.next();
         // How many of the buffers taken the frame needs: a smaller one before may have needed less.
         int count = 0;
         for (long room = 0; room < bytes; room += written[count++]) {}
@@ -91,6 +105,7 @@ final class ReceiveQueue {
         } else {
             queue.complete(chains, written, count);
         }
+        notifications.used();
         // What was taken for a larger frame, which was dropped, is for the next ones.
         taken -= count;
         takenBytes = 0;

@@ -33,7 +33,8 @@ final class Segmentation {
         return frame.gsoType() == NetHeader.GSO_UDP_L4;
     }
 
-    private static int headers(Frame frame) {
+    /** Bytes of all headers of a frame that is not {@link #bad}, the transport's included. */
+    static int headers(Frame frame) {
         int transport = frame.header16(NetHeader.CSUM_START);
         return transport
                 + (udp(frame) ? UDP_BYTES : (frame.get8(transport + TCP_OFFSET) >>> 4) * 4);
@@ -82,7 +83,6 @@ final class Segmentation {
     /** Hands out the segments of a frame that is not {@link #bad}, complete with checksums. */
     void split(Frame frame, Consumer<Frame> to) {
         boolean udp = udp(frame);
-        boolean ecn = frame.ecn();
         int network = frame.ethernetBytes();
         int transport = frame.header16(NetHeader.CSUM_START);
         int headers = headers(frame);
@@ -111,10 +111,10 @@ final class Segmentation {
                 int flags = frame.get8(transport + TCP_FLAGS);
                 flags &= last ? ~0 : ~FIN_PSH;
                 // Only the first one reports the reduced window (RFC 3168).
-                flags &= ecn && number > 0 ? ~CWR : ~0;
+                flags &= number > 0 ? ~CWR : ~0;
                 segment.set8(transport + TCP_FLAGS, flags);
             }
-            checksum(network, transport, v4, udp);
+            checksum(frame, transport, udp);
             to.accept(segment);
             at += part;
             number++;
@@ -133,13 +133,16 @@ final class Segmentation {
         }
     }
 
-    private void checksum(int network, int transport, boolean v4, boolean udp) {
+    /**
+     * The frame's field has the sum of the pseudo header (DRV-NET-032), of which only the length
+     * changes: where extension headers say other addresses, it has those already.
+     */
+    private void checksum(Frame frame, int transport, boolean udp) {
         int field = transport + (udp ? UDP_CHECKSUM : TCP_CHECKSUM);
         int bytes = segment.length - transport;
+        long before = ~InternetChecksum.fold(frame.length - transport) & 0xFFFF;
+        long sum = frame.get16(field) + before + bytes;
         segment.set16(field, 0);
-        // The pseudo header: addresses, length, protocol.
-        long sum = segment.sum(network + (v4 ? 12 : 8), v4 ? 8 : 32, bytes);
-        sum += udp ? UDP : TCP;
         segment.set16(field, InternetChecksum.complement(segment.sum(transport, bytes, sum)));
     }
 }

@@ -15,15 +15,18 @@ import java.util.concurrent.locks.LockSupport;
  * The control queue (virtio 5.1.6.5): one command at a time, answered before the next.
  *
  * <pre>
- * 0       1         2                    MAX_BYTES
- * | class | command | data ...           | ack |
+ * 0       1         2               ACK - reply   ACK
+ * | class | command | data ... |    | reply ...   | ack |
  * </pre>
  */
 final class ControlQueue {
     private static final int DATA = 2;
 
     /** Room for a filter of over 600 addresses. */
-    private static final int MAX_BYTES = 4095;
+    private static final int MAX_BYTES = 4087;
+
+    /** Behind the longest command and reply. */
+    private static final int ACK = 4095;
 
     private static final long TIMEOUT_MILLIS = 5000;
 
@@ -42,10 +45,10 @@ final class ControlQueue {
     ControlQueue(String name, Virtqueue vq) throws VirtioException {
         this.name = name;
         this.vq = vq;
-        memory = vq.mapping().alloc(MAX_BYTES + 1);
+        memory = vq.mapping().alloc(ACK + 1);
         if (memory == null) {
             throw new VirtioException(
-                    "%s: no room for %d bytes of commands".formatted(name, MAX_BYTES + 1));
+                    "%s: no room for %d bytes of commands".formatted(name, ACK + 1));
         }
         vq.disableCallback();
     }
@@ -55,12 +58,18 @@ final class ControlQueue {
         vq.mapping().free(memory);
     }
 
+    /** Has the device do something; otherwise as {@link #ask}. */
+    void command(String what, int commandClass, int command, byte[] data) throws VirtioException {
+        ask(what, commandClass, command, data, 0);
+    }
+
     /**
-     * Has the device do something; waits by polling.
+     * Has the device do something and fill in a reply; waits by polling.
      *
+     * @param replyBytes 0 to 8
      * @throws VirtioException when it refuses, does not answer, or the data is too long
      */
-    synchronized void command(String what, int commandClass, int command, byte[] data)
+    synchronized byte[] ask(String what, int commandClass, int command, byte[] data, int replyBytes)
             throws VirtioException {
         if (data.length > MAX_BYTES - DATA) {
             throw new VirtioException(
@@ -74,10 +83,11 @@ final class ControlQueue {
         m.set(BYTE, 0, (byte) commandClass);
         m.set(BYTE, 1, (byte) command);
         MemorySegment.copy(data, 0, m, BYTE, DATA, data.length);
-        m.set(BYTE, MAX_BYTES, NO_ACK);
+        m.asSlice(ACK - replyBytes, replyBytes).fill((byte) 0);
+        m.set(BYTE, ACK, NO_ACK);
         elements.clear();
         elements.outMapped(memory.mapHandle(), DATA + data.length);
-        elements.inMapped(memory.mapHandle() + MAX_BYTES, 1);
+        elements.inMapped(memory.mapHandle() + ACK - replyBytes, replyBytes + 1);
         boolean added = vq.add(elements, 0) && vq.kick();
         long start = System.nanoTime();
         while (added && vq.get() == Virtqueue.NONE && vq.broken() == null) {
@@ -92,10 +102,12 @@ final class ControlQueue {
         if (!added || vq.broken() != null) {
             throw new VirtioException("%s: %s failed: %s".formatted(name, what, vq.broken()));
         }
-        byte ack = m.get(BYTE, MAX_BYTES);
+        byte[] reply = m.asSlice(ACK - replyBytes, replyBytes).toArray(BYTE);
+        byte ack = m.get(BYTE, ACK);
         if (ack != NetControl.OK) {
             throw new VirtioException(
                     "%s: the device refuses %s (%d)".formatted(name, what, ack & 0xFF));
         }
+        return reply;
     }
 }

@@ -7,9 +7,13 @@ import virtio.api.VirtioDevice;
 import virtio.api.VirtioDriver;
 import virtio.api.VirtioException;
 import virtio.api.Virtqueue;
+import virtio.api.net.Coalescing;
+import virtio.api.net.Duplex;
 import virtio.api.net.FrameHandler;
 import virtio.api.net.FramePort;
 import virtio.api.net.FrameTap;
+import virtio.api.net.HashConfig;
+import virtio.api.net.HashType;
 import virtio.api.net.NetConfig;
 import virtio.api.net.NetControl;
 import virtio.api.net.NetDevice;
@@ -19,12 +23,10 @@ import virtio.api.net.NetStatistics;
 import virtio.api.net.ReceiveMode;
 
 import java.lang.System.Logger.Level;
-import java.nio.ByteBuffer;
 import java.security.SecureRandom;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Set;
-import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.concurrent.locks.LockSupport;
@@ -34,13 +36,12 @@ import java.util.function.Function;
 final class NetCard implements NetDevice, VirtioDriver.Bound {
     private static final int QUEUE_SIZE = 256;
     private static final int CONTROL_QUEUE_SIZE = 16;
-    private static final int UNKNOWN_SPEED = -1;
     private static final System.Logger LOG = System.getLogger(NetCard.class.getName());
 
     private final String name;
     private final QueuePair[] pairs;
     private final Runnable withdraw;
-    private final List<Runnable> linkListeners = new CopyOnWriteArrayList<>();
+    private final LinkState link;
     private final AtomicReference<FrameTap> tap = new AtomicReference<>();
 
     /** The address of a card that has none. */
@@ -48,8 +49,6 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
 
     private volatile NetLimits limits;
     private volatile byte[] address;
-    private volatile boolean linkUp;
-    private volatile int speed = UNKNOWN_SPEED;
     private volatile long swapTimeoutMillis;
 
     /** Guards what follows. */
@@ -70,6 +69,7 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
      */
     NetCard(VirtioDevice device, Function<NetDevice, Runnable> announce) throws VirtioException {
         name = device.name();
+        link = new LinkState(name);
         new SecureRandom().nextBytes(ownAddress);
         // Locally administered, and no group address.
         ownAddress[0] = (byte) (ownAddress[0] & 0xFC | 2);
@@ -102,12 +102,17 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
 
     @Override
     public boolean linkUp() {
-        return linkUp;
+        return link.up();
     }
 
     @Override
     public int speedMegabits() {
-        return speed;
+        return link.speedMegabits();
+    }
+
+    @Override
+    public Duplex duplex() {
+        return link.duplex();
     }
 
     @Override
@@ -122,10 +127,7 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
 
     @Override
     public NetQueue openQueue(int pair) throws VirtioException {
-        if (pair < 0 || pair >= pairs.length) {
-            throw new IllegalArgumentException(
-                    "queue pair %d, %s has 0 to %d".formatted(pair, name, pairs.length - 1));
-        }
+        checkPair(pair);
         return pairs[pair].open();
     }
 
@@ -136,10 +138,7 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
 
     @Override
     public AutoCloseable onLinkChange(Runnable listener) {
-        // An object of its own, so that the same listener can be added twice and taken back once.
-        Runnable entry = listener::run;
-        linkListeners.add(entry);
-        return () -> linkListeners.remove(entry);
+        return link.listen(listener);
     }
 
     @Override
@@ -192,6 +191,55 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
     public void guestOffloads(Features offloads) throws VirtioException {
         synchronized (life) {
             settings.guestOffloads(live(), limits, offloads);
+        }
+    }
+
+    @Override
+    public Set<HashType> hashTypes() {
+        return limits.hashing().types();
+    }
+
+    @Override
+    public HashConfig hash() {
+        synchronized (life) {
+            return settings.hash();
+        }
+    }
+
+    @Override
+    public void hash(HashConfig config) throws VirtioException {
+        synchronized (life) {
+            settings.hash(live(), limits, config);
+        }
+    }
+
+    @Override
+    public Coalescing coalescing(int pair) {
+        checkPair(pair);
+        synchronized (life) {
+            return settings.coalescing(pair);
+        }
+    }
+
+    @Override
+    public void coalesce(Coalescing coalescing) throws VirtioException {
+        synchronized (life) {
+            settings.coalesce(live(), limits, coalescing);
+        }
+    }
+
+    @Override
+    public void coalesce(int pair, Coalescing coalescing) throws VirtioException {
+        checkPair(pair);
+        synchronized (life) {
+            settings.coalesce(live(), limits, pair, coalescing);
+        }
+    }
+
+    private void checkPair(int pair) {
+        if (pair < 0 || pair >= pairs.length) {
+            throw new IllegalArgumentException(
+                    "queue pair %d, %s has 0 to %d".formatted(pair, name, pairs.length - 1));
         }
     }
 
@@ -253,10 +301,10 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
             return;
         }
         try {
-            boolean before = linkUp;
-            int status = readStatus(d);
-            if (linkUp != before) {
-                tellLink();
+            boolean before = link.up();
+            int status = link.read(d, limits);
+            if (link.up() != before) {
+                link.tell();
             }
             announce(status, c);
         } catch (VirtioException e) {
@@ -268,52 +316,14 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
         }
     }
 
-    private int readStatus(VirtioDevice d) throws VirtioException {
-        int status = NetConfig.S_LINK_UP;
-        if (limits.has(NetFeature.STATUS)) {
-            status = d.config().read16(NetConfig.STATUS);
-        }
-        if (limits.has(NetFeature.SPEED_DUPLEX)) {
-            // Above 0x7FFFFFFF it is unknown (DRV-NET-010).
-            speed = Math.max(UNKNOWN_SPEED, d.config().read32(NetConfig.SPEED));
-        } else {
-            speed = UNKNOWN_SPEED;
-        }
-        linkUp = (status & NetConfig.S_LINK_UP) != 0;
-        return status;
-    }
-
     /** Tells the network where we are, when the device asks for that (5.1.6.5.4). */
     private void announce(int status, ControlQueue c) throws VirtioException {
         if ((status & NetConfig.S_ANNOUNCE) != 0
                 && limits.has(NetFeature.GUEST_ANNOUNCE)
                 && c != null) {
-            pairs[0].sendOwn(announcement());
+            pairs[0].sendOwn(LinkState.announcement(address));
             c.command("ANNOUNCE_ACK", NetControl.ANNOUNCE, 0, new byte[0]);
         }
-    }
-
-    private void tellLink() {
-        for (Runnable listener : linkListeners) {
-            try {
-                listener.run();
-            } catch (RuntimeException e) {
-                LOG.log(Level.WARNING, name + ": link listener failed", e);
-            }
-        }
-    }
-
-    /** A reverse ARP request for our own address: switches learn from it where we are now. */
-    private byte[] announcement() {
-        byte[] mac = address;
-        ByteBuffer frame = ByteBuffer.allocate(60);
-        frame.putLong(0xFFFF_FFFF_FFFFL << 16 | (mac[0] & 0xFF) << 8 | mac[1] & 0xFF);
-        frame.put(mac, 2, 4);
-        // Ethernet type, hardware and protocol type and their lengths, operation (RFC 903).
-        frame.putShort((short) 0x8035).putShort((short) 1).putShort((short) 0x0800);
-        frame.put((byte) 6).put((byte) 4).putShort((short) 3);
-        frame.put(mac).putInt(0).put(mac).putInt(0);
-        return frame.array();
     }
 
     @Override
@@ -328,6 +338,7 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
                 boolean settable =
                         settings.address() != null && other.has(NetFeature.CTRL_MAC_ADDR);
                 limits.same(other, settable && other.mac() != null ? other.mac() : address);
+                settings.check(limits, other);
             }
         } catch (VirtioException e) {
             throw new VirtioException(
@@ -373,10 +384,10 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
         NetLimits now = NetLimits.read(device.features(), device.config());
         same(now);
         closeControl();
-        boolean before = linkUp;
+        boolean before = link.up();
         start(device, now);
-        if (linkUp != before) {
-            tellLink();
+        if (link.up() != before) {
+            link.tell();
         }
     }
 
@@ -450,12 +461,8 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
             synchronized (life) {
                 settings.apply(c, now);
             }
-            if (now.has(NetFeature.MQ)) {
-                byte[] count = {(byte) pairs.length, (byte) (pairs.length >>> 8)};
-                c.command("VQ_PAIRS_SET", NetControl.MQ, NetControl.MQ_VQ_PAIRS_SET, count);
-            }
             limits = now;
-            status = readStatus(d);
+            status = link.read(d, now);
         } catch (VirtioException | RuntimeException e) {
             for (PacketPool pool : pools) {
                 if (pool != null) {

@@ -12,6 +12,7 @@ final class NetCounts {
     long receivedBytes;
     long sentFrames;
     long sentBytes;
+    long badHashes;
     long noBuffers;
     private final long[] dropped = new long[DropReason.values().length];
 
@@ -27,6 +28,6 @@ final class NetCounts {
             }
         }
         return new NetStatistics.Pair(
-                receivedFrames, receivedBytes, sentFrames, sentBytes, noBuffers, drops);
+                receivedFrames, receivedBytes, sentFrames, sentBytes, badHashes, noBuffers, drops);
     }
 }

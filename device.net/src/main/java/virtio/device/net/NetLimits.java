@@ -3,12 +3,14 @@ package virtio.device.net;
 import virtio.api.ConfigSpace;
 import virtio.api.Features;
 import virtio.api.VirtioException;
+import virtio.api.net.HashType;
 import virtio.api.net.NetConfig;
 import virtio.api.net.NetFeature;
 import virtio.api.net.NetHeader;
 
 import java.util.Arrays;
 import java.util.HexFormat;
+import java.util.Set;
 
 /**
  * What a device says about itself (virtio 5.1.4), checked.
@@ -18,8 +20,41 @@ import java.util.HexFormat;
  * @param mtu most bytes of a frame's payload
  * @param pairs queue pairs to use
  * @param maxPairs queue pairs that it has, which says where the control queue is
+ * @param hashing what it hashes
  */
-record NetLimits(Features features, byte[] mac, int mtu, int pairs, int maxPairs) {
+record NetLimits(Features features, byte[] mac, int mtu, int pairs, int maxPairs, Hashing hashing) {
+    /**
+     * What the device hashes (5.1.4).
+     *
+     * @param types nothing where it does not
+     * @param maxKeyBytes most bytes of a key
+     * @param maxTableLength most queues in a table; 0 without RSS
+     */
+    record Hashing(Set<HashType> types, int maxKeyBytes, int maxTableLength) {
+        static final Hashing NONE = new Hashing(Set.of(), 0, 0);
+
+        private static Hashing read(Features features, ConfigSpace config) throws VirtioException {
+            boolean rss = features.has(NetFeature.RSS);
+            if (!rss && !features.has(NetFeature.HASH_REPORT)) {
+                return NONE;
+            }
+            int key = config.read8(NetConfig.RSS_MAX_KEY_SIZE);
+            if (key < NetConfig.HASH_KEY_BYTES) {
+                throw new VirtioException(
+                        "rss_max_key_size of %d bytes, the least is %d"
+                                .formatted(key, NetConfig.HASH_KEY_BYTES));
+            }
+            int table = rss ? config.read16(NetConfig.RSS_MAX_INDIRECTION_TABLE_LENGTH) : 0;
+            if (rss && table < NetConfig.TABLE_LENGTH) {
+                throw new VirtioException(
+                        "rss_max_indirection_table_length of %d, the least is %d"
+                                .formatted(table, NetConfig.TABLE_LENGTH));
+            }
+            int types = config.read32(NetConfig.SUPPORTED_HASH_TYPES);
+            return new Hashing(HashType.ofMask(types), key, table);
+        }
+    }
+
     /** Features that this driver makes use of. */
     private static final Features WANTED =
             Features.of(
@@ -46,8 +81,11 @@ record NetLimits(Features features, byte[] mac, int mtu, int pairs, int maxPairs
                     NetFeature.GUEST_ANNOUNCE,
                     NetFeature.MQ,
                     NetFeature.CTRL_MAC_ADDR,
+                    NetFeature.VQ_NOTF_COAL,
+                    NetFeature.NOTF_COAL,
                     NetFeature.HASH_REPORT,
                     NetFeature.GUEST_HDRLEN,
+                    NetFeature.RSS,
                     NetFeature.SPEED_DUPLEX);
 
     /** Features that say something in the configuration. */
@@ -59,7 +97,11 @@ record NetLimits(Features features, byte[] mac, int mtu, int pairs, int maxPairs
                     NetFeature.GUEST_ANNOUNCE,
                     NetFeature.MQ,
                     NetFeature.HASH_REPORT,
+                    NetFeature.RSS,
                     NetFeature.SPEED_DUPLEX);
+
+    /** Say that there are several queue pairs. */
+    private static final Features SEVERAL = Features.of(NetFeature.MQ, NetFeature.RSS);
 
     /** Received frames that carry more than their bytes. */
     static final Features GUEST_SEGMENTATION =
@@ -94,9 +136,9 @@ record NetLimits(Features features, byte[] mac, int mtu, int pairs, int maxPairs
         if (!wanted.and(CONFIGURED).isEmpty()) {
             try {
                 config.read8(NetConfig.MAC);
-                if (wanted.has(NetFeature.MQ)
+                if (!wanted.and(SEVERAL).isEmpty()
                         && config.read16(NetConfig.MAX_VIRTQUEUE_PAIRS) > MAX_DEVICE_PAIRS) {
-                    wanted = wanted.without(NetFeature.MQ);
+                    wanted = wanted.andNot(SEVERAL);
                 }
             } catch (VirtioException e) {
                 // Back-ends exist that leave all of it to who embeds them.
@@ -132,7 +174,7 @@ record NetLimits(Features features, byte[] mac, int mtu, int pairs, int maxPairs
             }
         }
         int maxPairs = 1;
-        if (features.has(NetFeature.MQ)) {
+        if (!features.and(SEVERAL).isEmpty()) {
             maxPairs = config.read16(NetConfig.MAX_VIRTQUEUE_PAIRS);
             if (maxPairs < 1 || maxPairs > MOST_PAIRS) {
                 throw new VirtioException(
@@ -140,7 +182,13 @@ record NetLimits(Features features, byte[] mac, int mtu, int pairs, int maxPairs
                                 .formatted(maxPairs, MOST_PAIRS));
             }
         }
-        return new NetLimits(features, mac, mtu, Math.min(maxPairs, MAX_PAIRS), maxPairs);
+        return new NetLimits(
+                features,
+                mac,
+                mtu,
+                Math.min(maxPairs, MAX_PAIRS),
+                maxPairs,
+                Hashing.read(features, config));
     }
 
     boolean has(int feature) {

@@ -2,6 +2,8 @@ package virtio.device.net;
 
 import virtio.api.Features;
 import virtio.api.VirtioException;
+import virtio.api.net.Coalescing;
+import virtio.api.net.HashConfig;
 import virtio.api.net.NetConfig;
 import virtio.api.net.NetControl;
 import virtio.api.net.NetFeature;
@@ -9,11 +11,14 @@ import virtio.api.net.ReceiveMode;
 
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
+import java.security.SecureRandom;
 import java.util.Arrays;
 import java.util.BitSet;
 import java.util.EnumSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
+import java.util.TreeMap;
 
 /**
  * What consumers have set by commands, so that the next device can be told it again. Used with one
@@ -21,6 +26,7 @@ import java.util.Set;
  */
 final class NetSettings {
     private static final int VLANS = 4096;
+    private static final Features HASHING = Features.of(NetFeature.RSS, NetFeature.HASH_REPORT);
 
     private Set<ReceiveMode> modes = EnumSet.noneOf(ReceiveMode.class);
     private List<byte[]> unicast = List.of();
@@ -28,10 +34,72 @@ final class NetSettings {
     private final BitSet vlans = new BitSet(VLANS);
     private byte[] address;
     private Features guestOffloads;
+    private HashConfig hash;
+
+    /** Null until something was set. */
+    private Coalescing coalescing;
+
+    /** What differs from it, by queue pair. */
+    private final Map<Integer, Coalescing> coalescingOf = new TreeMap<>();
 
     /** Null where it is the device's own. */
     byte[] address() {
         return address;
+    }
+
+    HashConfig hash() {
+        return hash;
+    }
+
+    Coalescing coalescing(int pair) {
+        Coalescing all = coalescing == null ? Coalescing.NONE : coalescing;
+        return coalescingOf.getOrDefault(pair, all);
+    }
+
+    /**
+     * Refuses a device that cannot do what was set.
+     *
+     * @param before what the device of today can do
+     * @throws VirtioException naming what is missing
+     */
+    void check(NetLimits before, NetLimits now) throws VirtioException {
+        Features lost = inUse(before).andNot(now.features());
+        if (!lost.isEmpty()) {
+            throw new VirtioException(
+                    "%s is in use, the new device does not offer it"
+                            .formatted(NetFeature.name(lost.stream().findFirst().orElseThrow())));
+        }
+        if (hash != null) {
+            try {
+                HashCommand.check(hash, now);
+            } catch (IllegalArgumentException e) {
+                throw new VirtioException("hashes are in use: " + e.getMessage(), e);
+            }
+        }
+    }
+
+    /** The address is not among them: the card itself looks after that. */
+    private Features inUse(NetLimits before) {
+        Features used = Features.NONE;
+        if (!modes.isEmpty() || !unicast.isEmpty() || !multicast.isEmpty()) {
+            used = used.with(NetFeature.CTRL_RX);
+        }
+        if (modes.stream().anyMatch(mode -> mode.compareTo(ReceiveMode.ALL_MULTICAST) > 0)) {
+            used = used.with(NetFeature.CTRL_RX_EXTRA);
+        }
+        if (!vlans.isEmpty()) {
+            used = used.with(NetFeature.CTRL_VLAN);
+        }
+        if (guestOffloads != null) {
+            used = used.with(NetFeature.CTRL_GUEST_OFFLOADS);
+        }
+        if (hash != null) {
+            used = used.or(before.features().and(HASHING));
+        }
+        if (coalescing != null) {
+            used = used.with(NetFeature.NOTF_COAL);
+        }
+        return coalescingOf.isEmpty() ? used : used.with(NetFeature.VQ_NOTF_COAL);
     }
 
     /**
@@ -57,6 +125,114 @@ final class NetSettings {
         if (guestOffloads != null) {
             guestOffloads(control, limits, guestOffloads);
         }
+        spread(control, limits);
+        if (hash != null) {
+            hash(control, limits, hash);
+        }
+        if (coalescing != null) {
+            coalesceAll(control, limits, coalescing);
+        }
+        for (Map.Entry<Integer, Coalescing> entry : coalescingOf.entrySet()) {
+            entry.setValue(coalesced(control, limits, entry.getKey(), entry.getValue()));
+        }
+    }
+
+    /** Has all pairs used, without a wish which one. */
+    private static void spread(ControlQueue control, NetLimits limits) throws VirtioException {
+        if (limits.has(NetFeature.MQ)) {
+            byte[] count = {(byte) limits.pairs(), (byte) (limits.pairs() >>> 8)};
+            control.command("VQ_PAIRS_SET", NetControl.MQ, NetControl.MQ_VQ_PAIRS_SET, count);
+        } else if (limits.has(NetFeature.RSS)) {
+            // There is no other way to have more than the first one.
+            byte[] key = new byte[NetConfig.HASH_KEY_BYTES];
+            new SecureRandom().nextBytes(key);
+            HashCommand.send(control, limits, new HashConfig(limits.hashing().types(), key));
+        }
+    }
+
+    void hash(ControlQueue control, NetLimits limits, HashConfig wanted) throws VirtioException {
+        if (limits.features().and(HASHING).isEmpty()) {
+            need(limits, wanted.table().isEmpty() ? NetFeature.HASH_REPORT : NetFeature.RSS);
+        }
+        if (!wanted.table().isEmpty()) {
+            need(limits, NetFeature.RSS);
+        }
+        HashCommand.check(wanted, limits);
+        HashCommand.send(control, limits, wanted);
+        boolean off = wanted.types().isEmpty();
+        if (off) {
+            // The last command says how packets are spread (5.1.6.5.5).
+            spread(control, limits);
+        }
+        hash = off ? null : wanted;
+    }
+
+    void coalesce(ControlQueue control, NetLimits limits, Coalescing wanted)
+            throws VirtioException {
+        coalesceAll(control, limits, wanted);
+        coalescing = wanted;
+        coalescingOf.clear();
+    }
+
+    private static void coalesceAll(ControlQueue control, NetLimits limits, Coalescing wanted)
+            throws VirtioException {
+        need(limits, NetFeature.NOTF_COAL);
+        control.command(
+                wanted.toString(),
+                NetControl.NOTF_COAL,
+                NetControl.NOTF_COAL_RX_SET,
+                numbers(2).putInt(wanted.receivePackets()).putInt(wanted.receiveMicros()).array());
+        control.command(
+                wanted.toString(),
+                NetControl.NOTF_COAL,
+                NetControl.NOTF_COAL_TX_SET,
+                numbers(2).putInt(wanted.sendPackets()).putInt(wanted.sendMicros()).array());
+    }
+
+    void coalesce(ControlQueue control, NetLimits limits, int pair, Coalescing wanted)
+            throws VirtioException {
+        coalescingOf.put(pair, coalesced(control, limits, pair, wanted));
+    }
+
+    /** Sets it, and asks the device for what it has made of it. */
+    private static Coalescing coalesced(
+            ControlQueue control, NetLimits limits, int pair, Coalescing wanted)
+            throws VirtioException {
+        need(limits, NetFeature.VQ_NOTF_COAL);
+        ByteBuffer receive =
+                queue(control, 2 * pair, wanted.receivePackets(), wanted.receiveMicros());
+        ByteBuffer send = queue(control, 2 * pair + 1, wanted.sendPackets(), wanted.sendMicros());
+        return new Coalescing(
+                unsigned(receive.getInt()),
+                unsigned(receive.getInt()),
+                unsigned(send.getInt()),
+                unsigned(send.getInt()));
+    }
+
+    private static ByteBuffer queue(ControlQueue control, int vq, int packets, int micros)
+            throws VirtioException {
+        String what = "coalescing %d packets or %d us of queue %d".formatted(packets, micros, vq);
+        control.command(
+                what,
+                NetControl.NOTF_COAL,
+                NetControl.NOTF_COAL_VQ_SET,
+                numbers(3).putInt(vq).putInt(packets).putInt(micros).array());
+        byte[] answer =
+                control.ask(
+                        "to say the coalescing of queue " + vq,
+                        NetControl.NOTF_COAL,
+                        NetControl.NOTF_COAL_VQ_GET,
+                        numbers(1).putInt(vq).array(),
+                        2 * Integer.BYTES);
+        return ByteBuffer.wrap(answer).order(ByteOrder.LITTLE_ENDIAN);
+    }
+
+    private static int unsigned(int number) {
+        return number < 0 ? Integer.MAX_VALUE : number;
+    }
+
+    private static ByteBuffer numbers(int count) {
+        return ByteBuffer.allocate(count * Integer.BYTES).order(ByteOrder.LITTLE_ENDIAN);
     }
 
     void modes(ControlQueue control, NetLimits limits, Set<ReceiveMode> wanted)
@@ -186,7 +362,7 @@ final class NetSettings {
         }
     }
 
-    private static void need(NetLimits limits, int feature) throws VirtioException {
+    static void need(NetLimits limits, int feature) throws VirtioException {
         if (!limits.has(feature)) {
             throw new VirtioException(
                     "the device cannot do that: %s is not negotiated"

@@ -1,6 +1,7 @@
 package virtio.device.net;
 
 import virtio.api.map.CoherentMemory;
+import virtio.api.net.HashType;
 import virtio.api.net.InternetChecksum;
 import virtio.api.net.NetHeader;
 import virtio.api.net.PacketBuffer;
@@ -29,6 +30,9 @@ final class Packet implements PacketBuffer {
     /** The first 8 bytes of a header that says nothing. */
     static final long PLAIN = 0;
 
+    /** Bits of {@link #head} that say that there is something to segment. */
+    static final long SEGMENTED = 0xFFL << 8;
+
     /** In the pool. */
     static final byte FREE = 0;
 
@@ -41,7 +45,10 @@ final class Packet implements PacketBuffer {
     /** Received, and not collected by the consumer yet. */
     static final byte PENDING = 3;
 
-    private static final long OFFLOADS = (long) NetHeader.F_NEEDS_CSUM | 0xFFL << 8;
+    private static final int UDP_BYTES = 8;
+    private static final int TCP_LEAST = 20;
+    private static final int TCP_OFFSET = 12;
+    private static final long OFFLOADS = (long) NetHeader.F_NEEDS_CSUM | SEGMENTED;
 
     final PacketPool pool;
     final int id;
@@ -62,7 +69,9 @@ final class Packet implements PacketBuffer {
 
     int csumOffset;
     int hash;
-    int hashType;
+
+    /** What was hashed, as in the header. */
+    int hashReport;
 
     /** Whose it is. */
     byte state;
@@ -223,6 +232,36 @@ final class Packet implements PacketBuffer {
         p.segment.set(ValueLayout.JAVA_BYTE, p.offset + skip, (byte) value);
     }
 
+    /**
+     * Bytes of all headers of a frame that is to be segmented, the transport's included.
+     *
+     * @throws IllegalArgumentException when the frame does not have them
+     */
+    int headers() {
+        int start = checksumStart();
+        int total = frameLength();
+        boolean udp = gsoType() == NetHeader.GSO_UDP_L4;
+        int bytes = udp ? UDP_BYTES : TCP_LEAST;
+        if (!udp && start + bytes <= total) {
+            bytes = Math.max(bytes, (get8(start + TCP_OFFSET) >>> 4) * Integer.BYTES);
+        }
+        if (start + bytes > total) {
+            throw new IllegalArgumentException(
+                    "headers of %d bytes in a frame of %d".formatted(start + bytes, total));
+        }
+        return start + bytes;
+    }
+
+    private int get8(int at) {
+        int skip = at;
+        Packet p = this;
+        while (skip >= p.length) {
+            skip -= p.length;
+            p = p.next;
+        }
+        return p.segment.get(ValueLayout.JAVA_BYTE, p.offset + skip) & 0xFF;
+    }
+
     /** Throws when the checksum to fill in lies beyond the frame. */
     void checkChecksum() {
         int total = frameLength();
@@ -273,8 +312,8 @@ final class Packet implements PacketBuffer {
     }
 
     @Override
-    public int hashType() {
-        return hashType;
+    public HashType hashType() {
+        return HashType.ofReport(hashReport);
     }
 
     /** Whether there is nothing to offload. */
@@ -290,7 +329,7 @@ final class Packet implements PacketBuffer {
         head = PLAIN;
         csumOffset = 0;
         hash = 0;
-        hashType = 0;
+        hashReport = 0;
         state = HELD;
     }
 

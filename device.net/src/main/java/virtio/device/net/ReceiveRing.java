@@ -3,6 +3,7 @@ package virtio.device.net;
 import virtio.api.ScatterList;
 import virtio.api.Virtqueue;
 import virtio.api.net.DropReason;
+import virtio.api.net.HashType;
 import virtio.api.net.NetConfig;
 import virtio.api.net.NetFeature;
 import virtio.api.net.NetHeader;
@@ -151,8 +152,7 @@ final class ReceiveRing {
             return false;
         }
         if (headerBytes == NetHeader.HASH_BYTES) {
-            p.hash = p.segment.get(Packet.INT, headerAt + NetHeader.HASH_VALUE);
-            p.hashType = p.segment.get(Packet.INT, headerAt + NetHeader.HASH_TYPE) & 0xFFFF;
+            hash(p);
         }
         return true;
     }
@@ -254,6 +254,17 @@ final class ReceiveRing {
             p.head |= head & 0x0000_FFFF_FFFF_FF00L;
         }
         return true;
+    }
+
+    /** Takes over what was hashed, or nothing of it. */
+    private void hash(Packet p) {
+        p.hash = p.segment.get(Packet.INT, headerAt + NetHeader.HASH_VALUE);
+        p.hashReport = p.segment.get(Packet.INT, headerAt + NetHeader.HASH_TYPE) & 0xFFFF;
+        if (p.hashReport > HashType.MAX_REPORT) {
+            p.hash = 0;
+            p.hashReport = 0;
+            counts.badHashes++;
+        }
     }
 
     private void drop(Packet p, DropReason reason) {

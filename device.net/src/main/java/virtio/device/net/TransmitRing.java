@@ -115,6 +115,7 @@ final class TransmitRing {
                         "frame %d with congestion notification, HOST_ECN is not negotiated"
                                 .formatted(i));
             }
+            p.headers();
         }
     }
 
@@ -194,6 +195,12 @@ final class TransmitRing {
         }
         // Neither what was verified on the way in nor what only hints (DRV-NET-016, DRV-NET-046).
         long head = p.needsChecksum() ? p.head & ~(0xFFL & ~NetHeader.F_NEEDS_CSUM) : Packet.PLAIN;
+        if ((head & Packet.SEGMENTED) != 0) {
+            // Exact with GUEST_HDRLEN (DRV-NET-036), whatever a device said that it came from.
+            head =
+                    head & ~(0xFFFFL << 8 * NetHeader.HDR_LEN)
+                            | (long) p.headers() << 8 * NetHeader.HDR_LEN;
+        }
         int at = p.offset - headerBytes;
         p.segment.set(Packet.LONG, at, head);
         p.segment.set(

@@ -58,7 +58,7 @@ class RogueCardTest {
                                             default -> false;
                                         });
         pool = new PacketPool("net0", MAPPING, BUFFERS);
-        NetLimits limits = new NetLimits(features, null, 1500, 1, 1);
+        NetLimits limits = new NetLimits(features, null, 1500, 1, 1, NetLimits.Hashing.NONE);
         ring = new ReceiveRing(queue, pool, limits, counts);
         ring.refill(1);
         assertEquals(SIZE, posted.size());

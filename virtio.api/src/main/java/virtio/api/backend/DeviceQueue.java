@@ -8,7 +8,7 @@ import org.osgi.annotation.versioning.ProviderType;
  * <p>Not thread-safe but for {@link #schedule}: used on the queue's thread, within {@link
  * Backend#process}. A driver that breaks a promise (a loop of descriptors, memory it has not
  * shared) breaks the queue, which then has nothing available. The core notifies the driver as it
- * wants to be, when {@code process} returns.
+ * wants to be, when {@code process} returns, unless it is held.
  */
 @ProviderType
 public interface DeviceQueue {
@@ -43,6 +43,12 @@ public interface DeviceQueue {
 
     /** Tells the driver about completed buffers now, if it wants to know; before a long pause. */
     void notifyDriver();
+
+    /**
+     * Whether it is left to the backend to tell the driver, by {@link #notifyDriver}: then {@code
+     * process} returns without it. Off when a queue starts.
+     */
+    void holdNotifications(boolean hold);
 
     /** Asks for {@link Backend#process} soon; from any thread. */
     void schedule();

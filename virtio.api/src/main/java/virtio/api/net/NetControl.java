@@ -38,11 +38,32 @@ public final class NetControl {
     /** Command of {@link #MQ}: a 16-bit number of pairs. */
     public static final int MQ_VQ_PAIRS_SET = 0;
 
+    /** Command of {@link #MQ}: hash types and key, and queues by the hash. */
+    public static final int MQ_RSS_CONFIG = 1;
+
     /** Command of {@link #MQ}: hash types and key, without steering. */
     public static final int MQ_HASH_CONFIG = 2;
 
     /** Class and command 0: 64 bits, the driver's offloads as feature bits. */
     public static final int GUEST_OFFLOADS = 5;
+
+    /** Class: delayed notifications; packets and microseconds, of 32 bits each. */
+    public static final int NOTF_COAL = 6;
+
+    /** Command of {@link #NOTF_COAL}: for all transmit queues. */
+    public static final int NOTF_COAL_TX_SET = 0;
+
+    /** Command of {@link #NOTF_COAL}: for all receive queues. */
+    public static final int NOTF_COAL_RX_SET = 1;
+
+    /** Command of {@link #NOTF_COAL}: for one queue, behind its number and 16 reserved bits. */
+    public static final int NOTF_COAL_VQ_SET = 2;
+
+    /**
+     * Command of {@link #NOTF_COAL}: asks what one queue has; the answer's numbers lie before the
+     * ack.
+     */
+    public static final int NOTF_COAL_VQ_GET = 3;
 
     private NetControl() {}
 }

@@ -35,6 +35,9 @@ public interface NetDevice {
     /** Megabits a second; -1 when unknown. */
     int speedMegabits();
 
+    /** Whether it sends and receives at once. */
+    Duplex duplex();
+
     /** Number of queue pairs. */
     int queuePairs();
 
@@ -86,6 +89,31 @@ public interface NetDevice {
      * @param offloads GUEST features out of {@link #features}, as CSUM or TSO4
      */
     void guestOffloads(Features offloads) throws VirtioException;
+
+    /** What the device can hash; nothing where it has neither RSS nor HASH_REPORT. */
+    Set<HashType> hashTypes();
+
+    /** What was set by {@link #hash(HashConfig)}; null while hashing is off. */
+    HashConfig hash();
+
+    /**
+     * Has received packets hashed, and spread over the queue pairs by it; kept over a swap. With
+     * {@link NetFeature#HASH_REPORT} their {@link PacketBuffer#hash} is filled in.
+     *
+     * @throws IllegalArgumentException when a type, the key, the table or a pair is not one that
+     *     the device takes, naming value and limit
+     * @throws VirtioException as {@link #receive}
+     */
+    void hash(HashConfig config) throws VirtioException;
+
+    /** What was set for a queue pair, as the device has answered it where it can be asked. */
+    Coalescing coalescing(int pair);
+
+    /** Delays the notifications of all queues; kept over a swap; errors as {@link #receive}. */
+    void coalesce(Coalescing coalescing) throws VirtioException;
+
+    /** Delays the notifications of one queue pair; otherwise as {@link #coalesce(Coalescing)}. */
+    void coalesce(int pair, Coalescing coalescing) throws VirtioException;
 
     /** What went through so far. */
     NetStatistics statistics();

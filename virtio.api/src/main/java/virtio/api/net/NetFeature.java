@@ -62,6 +62,12 @@ public final class NetFeature {
     /** The hardware address can be set by the control queue. */
     public static final int CTRL_MAC_ADDR = 23;
 
+    /** Notifications can be delayed, each queue's by itself. */
+    public static final int VQ_NOTF_COAL = 52;
+
+    /** Notifications can be delayed. */
+    public static final int NOTF_COAL = 53;
+
     /** The driver takes UDP over IPv4 unsegmented. */
     public static final int GUEST_USO4 = 54;
 
@@ -76,6 +82,9 @@ public final class NetFeature {
 
     /** The driver says the exact length of headers. */
     public static final int GUEST_HDRLEN = 59;
+
+    /** Received packets go to queue pairs by their hash. */
+    public static final int RSS = 60;
 
     /** Speed and duplex are in the configuration. */
     public static final int SPEED_DUPLEX = 63;
@@ -109,17 +118,24 @@ public final class NetFeature {
             case CTRL_MAC_ADDR -> "CTRL_MAC_ADDR";
             case 50 -> "DEVICE_STATS";
             case 51 -> "HASH_TUNNEL";
-            case 52 -> "VQ_NOTF_COAL";
-            case 53 -> "NOTF_COAL";
+            case VQ_NOTF_COAL -> "VQ_NOTF_COAL";
+            case NOTF_COAL -> "NOTF_COAL";
             case GUEST_USO4 -> "GUEST_USO4";
             case GUEST_USO6 -> "GUEST_USO6";
             case HOST_USO -> "HOST_USO";
             case HASH_REPORT -> "HASH_REPORT";
             case GUEST_HDRLEN -> "GUEST_HDRLEN";
-            case 60 -> "RSS";
+            case RSS -> "RSS";
             case 61 -> "RSC_EXT";
             case 62 -> "STANDBY";
             case SPEED_DUPLEX -> "SPEED_DUPLEX";
+            case 64 -> "RSS_CONTEXT";
+            case 65 -> "GUEST_UDP_TUNNEL_GSO";
+            case 66 -> "GUEST_UDP_TUNNEL_GSO_CSUM";
+            case 67 -> "HOST_UDP_TUNNEL_GSO";
+            case 68 -> "HOST_UDP_TUNNEL_GSO_CSUM";
+            case 69 -> "OUT_NET_HEADER";
+            case 70 -> "IPSEC";
             default -> null;
         };
     }

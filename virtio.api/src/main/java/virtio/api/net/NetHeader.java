@@ -39,7 +39,7 @@ public final class NetHeader {
     /** 32 bits. */
     public static final int HASH_VALUE = 12;
 
-    /** 16 bits: what was hashed; 0 for nothing. */
+    /** 16 bits: what was hashed, as {@link HashType#ofReport} says; 0 for nothing. */
     public static final int HASH_TYPE = 16;
 
     /** Flag: the checksum is partial. */

@@ -16,6 +16,7 @@ public record NetStatistics(List<Pair> queues) {
      * @param receivedBytes their bytes
      * @param sentFrames frames given to the device
      * @param sentBytes their bytes
+     * @param badHashes hashes ignored, as the device said to have hashed what there is no name for
      * @param noBuffers times the receive queue could not be filled, as consumers held all buffers
      * @param dropped frames dropped, by reason; reasons that never occurred are left out
      */
@@ -24,6 +25,7 @@ public record NetStatistics(List<Pair> queues) {
             long receivedBytes,
             long sentFrames,
             long sentBytes,
+            long badHashes,
             long noBuffers,
             Map<DropReason, Long> dropped) {
         /** All frames dropped. */

@@ -85,13 +85,17 @@ public interface PacketBuffer {
      * @param type {@link NetHeader#GSO_TCPV4}, {@link NetHeader#GSO_TCPV6} or {@link
      *     NetHeader#GSO_UDP_L4}, TCP with {@link NetHeader#GSO_ECN} where the packet has it
      * @param size payload bytes of a segment, 1 or more
-     * @param headerLength bytes of all headers, the transport's included
+     * @param headerLength bytes of all headers, the transport's included; the device is told what
+     *     they really are
      */
     void requestSegmentation(int type, int size, int headerLength);
 
-    /** The hash that the device computed, with {@link NetFeature#HASH_REPORT}. */
+    /**
+     * The hash that the device computed as {@link NetDevice#hash} says, with {@link
+     * NetFeature#HASH_REPORT}; what it means only {@link #hashType} tells.
+     */
     int hash();
 
-    /** What was hashed; 0 when nothing was. */
-    int hashType();
+    /** What was hashed; null when nothing was. */
+    HashType hashType();
 }

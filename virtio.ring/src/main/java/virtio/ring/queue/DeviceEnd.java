@@ -61,6 +61,9 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
     /** Null without IN_ORDER: buffers are used as they are completed. */
     final Turns turns;
 
+    /** The backend notifies by itself. */
+    private boolean held;
+
     /** False once broken, or stopped: the driver's memory may be gone. */
     boolean serving = true;
 
@@ -139,7 +142,9 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
             } catch (VirtioException | RuntimeException e) {
                 breakQueue("the backend failed: " + e);
             }
-            notifyDriver();
+            if (!held) {
+                notifyDriver();
+            }
             if (!serving || !awaitNotification()) {
                 return;
             }
@@ -159,6 +164,11 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
     @Override
     public final Chain newChain() {
         return new RingChain(this);
+    }
+
+    @Override
+    public final void holdNotifications(boolean hold) {
+        held = hold;
     }
 
     @Override
