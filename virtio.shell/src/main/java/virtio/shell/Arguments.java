@@ -87,16 +87,22 @@ final class Arguments {
 
     /** A number of at least 1. */
     int number(String name, int otherwise) {
+        return number(name, otherwise, 1);
+    }
+
+    /** A number of at least that. */
+    int number(String name, int otherwise, int least) {
         String text = option(name, Integer.toString(otherwise));
         try {
             int value = Integer.parseInt(text);
-            if (value >= 1) {
+            if (value >= least) {
                 return value;
             }
         } catch (NumberFormatException e) {
             // Said below, as for a number that is too small.
         }
-        throw wrong("--%s=%s, limits are 1 and %d".formatted(name, text, Integer.MAX_VALUE));
+        throw wrong(
+                "--%s=%s, limits are %d and %d".formatted(name, text, least, Integer.MAX_VALUE));
     }
 
     /** Bytes as fio writes them: {@code 4k}, {@code 1m}, {@code 512}. */

@@ -235,10 +235,11 @@ public final class DeviceCommands {
         if (card != null) {
             facts.add(List.of("hardware address", card.address()));
             facts.add(List.of("mtu", card.mtu() + " bytes"));
-            String speed = card.speedMegabits() < 0 ? "" : ", " + card.speedMegabits() + " Mbit/s";
-            facts.add(List.of("link", (card.linkUp() ? "up" : "down") + speed));
+            facts.add(List.of("link", card.link()));
+            facts.add(List.of("hashes", card.hash() == null ? "none" : card.hash().toString()));
             for (int i = 0; i < card.queuePairs(); i++) {
                 NetStatistics.Pair pair = card.statistics().queues().get(i);
+                facts.add(List.of("notified, pair " + i, Cards.text(card.coalescing().get(i))));
                 facts.add(
                         List.of(
                                 "received, pair " + i,

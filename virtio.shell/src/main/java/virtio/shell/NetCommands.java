@@ -6,20 +6,43 @@ import org.osgi.service.component.annotations.Activate;
 import org.osgi.service.component.annotations.Component;
 import org.osgi.service.component.annotations.Reference;
 
+import virtio.api.VirtioException;
+import virtio.api.net.Coalescing;
+import virtio.api.net.HashConfig;
+import virtio.api.net.HashType;
+import virtio.api.net.NetConfig;
 import virtio.api.net.NetDevice;
 import virtio.api.net.NetHeader;
 
 import java.io.PrintStream;
 import java.nio.file.Path;
+import java.security.SecureRandom;
+import java.util.EnumSet;
+import java.util.HexFormat;
+import java.util.List;
+import java.util.Set;
 import java.util.concurrent.TimeUnit;
+import java.util.stream.Stream;
 
 /** Commands for network cards. */
 @Component(
         service = NetCommands.class,
-        property = {"osgi.command.scope=virtio", "osgi.command.function=pcap"})
+        property = {
+            "osgi.command.scope=virtio",
+            "osgi.command.function=pcap",
+            "osgi.command.function=hash",
+            "osgi.command.function=coalesce"
+        })
 public final class NetCommands {
     private static final String PCAP =
             "pcap NAME FILE [--runtime=10] [--count=1000000] [--snaplen=65553] [--json]";
+
+    private static final String HASH =
+            "hash NAME [--types=UDPV4,TCPV4] [--key=HEX] [--table=0,1] [--unclassified=0] [--json]";
+
+    private static final String COALESCE =
+            "coalesce NAME [--pair=0] [--rxframes=0] [--rxusecs=0] [--txframes=0] [--txusecs=0]"
+                    + " [--json]";
 
     private final Cards cards;
 
@@ -63,6 +86,120 @@ public final class NetCommands {
                     captured.missed() == 0
                             ? ""
                             : ", %d came too fast and are not".formatted(captured.missed()));
+        }
+    }
+
+    /** Hashes. */
+    @Descriptor(
+            "what a card hashes of received packets, and which queue pair gets them by it:"
+                    + " hash net0 --types=all --table=0,1; all or none are types as well")
+    public void hash(CommandSession session, String... args) throws VirtioException {
+        Arguments a = new Arguments(HASH, args);
+        PrintStream out = session.getConsole();
+        if (a.help()) {
+            out.println("usage: " + HASH);
+            return;
+        }
+        NetDevice card = cards.get(a.get(0));
+        if (a.has("types")) {
+            card.hash(
+                    new HashConfig(
+                            types(card, a.option("types", "")),
+                            key(a.option("key", null)),
+                            numbers(a.option("table", "")),
+                            a.number("unclassified", 0, 0)));
+        } else if (a.has("key") || a.has("table") || a.has("unclassified")) {
+            throw new VirtioException("what is hashed? --types=all, or " + card.hashTypes());
+        }
+        Cards.View view = Cards.View.of(card);
+        if (a.has("json")) {
+            out.println(Json.of(view.hash()));
+        } else {
+            out.printf(
+                    "%s hashes %s; it can %s%n",
+                    card.name(),
+                    view.hash() == null ? "nothing" : view.hash(),
+                    view.hashTypes().isEmpty() ? "not" : view.hashTypes());
+        }
+    }
+
+    private static Set<HashType> types(NetDevice card, String text) throws VirtioException {
+        if (text.equals("all")) {
+            return card.hashTypes();
+        }
+        Set<HashType> types = EnumSet.noneOf(HashType.class);
+        try {
+            for (String name : text.equals("none") ? new String[0] : text.split(",")) {
+                types.add(HashType.valueOf(name));
+            }
+        } catch (IllegalArgumentException e) {
+            throw new VirtioException(
+                    "hash types %s: there are all, none and %s"
+                            .formatted(text, List.of(HashType.values())),
+                    e);
+        }
+        return types;
+    }
+
+    /** A random one where none is given. */
+    private static byte[] key(String hex) throws VirtioException {
+        if (hex == null) {
+            byte[] key = new byte[NetConfig.HASH_KEY_BYTES];
+            new SecureRandom().nextBytes(key);
+            return key;
+        }
+        try {
+            return HexFormat.of().parseHex(hex);
+        } catch (IllegalArgumentException e) {
+            throw new VirtioException("key: " + e.getMessage(), e);
+        }
+    }
+
+    private static List<Integer> numbers(String text) throws VirtioException {
+        try {
+            return Stream.of(text.split(","))
+                    .filter(n -> !n.isEmpty())
+                    .map(Integer::valueOf)
+                    .toList();
+        } catch (NumberFormatException e) {
+            throw new VirtioException("table %s: numbers of queue pairs".formatted(text), e);
+        }
+    }
+
+    /** Delays. */
+    @Descriptor(
+            "how long a card may wait before it tells of frames received and sent:"
+                    + " coalesce net0 --rxframes=32 --rxusecs=100")
+    public void coalesce(CommandSession session, String... args) throws VirtioException {
+        Arguments a = new Arguments(COALESCE, args);
+        PrintStream out = session.getConsole();
+        if (a.help()) {
+            out.println("usage: " + COALESCE);
+            return;
+        }
+        NetDevice card = cards.get(a.get(0));
+        int pair = a.number("pair", 0, 0);
+        Coalescing now = card.coalescing(pair);
+        Coalescing wanted =
+                new Coalescing(
+                        a.number("rxframes", now.receivePackets(), 0),
+                        a.number("rxusecs", now.receiveMicros(), 0),
+                        a.number("txframes", now.sendPackets(), 0),
+                        a.number("txusecs", now.sendMicros(), 0));
+        if (Stream.of("rxframes", "rxusecs", "txframes", "txusecs").anyMatch(a::has)) {
+            if (a.has("pair")) {
+                card.coalesce(pair, wanted);
+            } else {
+                card.coalesce(wanted);
+            }
+        }
+        List<Coalescing> all = Cards.View.of(card).coalescing();
+        if (a.has("json")) {
+            out.println(Json.of(all));
+        } else {
+            for (int i = 0; i < all.size(); i++) {
+                out.printf("%s, pair %d: notified %s%n", card.name(), i, Cards.text(all.get(i)));
+            }
         }
     }
 }

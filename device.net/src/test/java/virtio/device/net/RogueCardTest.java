@@ -14,6 +14,7 @@ import virtio.api.ScatterList;
 import virtio.api.Virtqueue;
 import virtio.api.map.DeviceMapping;
 import virtio.api.net.DropReason;
+import virtio.api.net.HashType;
 import virtio.api.net.NetFeature;
 import virtio.api.net.NetHeader;
 import virtio.api.net.PacketBuffer;
@@ -26,7 +27,6 @@ import java.util.Map;
 class RogueCardTest {
     private static final int SIZE = 64;
     private static final int BUFFERS = 80;
-    private static final int HEADER = PacketBuffer.HEADROOM - NetHeader.BYTES;
     private static final int PARTIAL = NetHeader.F_NEEDS_CSUM;
 
     /** Buffers that the device has, and those that it has used: token and length. */
@@ -36,6 +36,9 @@ class RogueCardTest {
     private final NetCounts counts = new NetCounts();
     private PacketPool pool;
     private ReceiveRing ring;
+
+    /** Where the header lies in a buffer. */
+    private int header;
 
     @BeforeEach
     void start() throws Exception {
@@ -59,6 +62,7 @@ class RogueCardTest {
                                         });
         pool = new PacketPool("net0", MAPPING, BUFFERS);
         NetLimits limits = new NetLimits(features, null, 1500, 1, 1, NetLimits.Hashing.NONE);
+        header = PacketBuffer.HEADROOM - limits.headerBytes();
         ring = new ReceiveRing(queue, pool, limits, counts);
         ring.refill(1);
         assertEquals(SIZE, posted.size());
@@ -104,9 +108,9 @@ class RogueCardTest {
         var slot = pool.slots[(int) token].segment;
         slot.set(
                 Packet.LONG,
-                HEADER,
+                header,
                 flags | (long) gso << 8 | (long) gsoSize << 32 | (long) start << 48);
-        slot.set(Packet.INT, HEADER + NetHeader.CSUM_OFFSET, offset | n << 16);
+        slot.set(Packet.INT, header + NetHeader.CSUM_OFFSET, offset | n << 16);
         used.add(new long[] {token, length});
     }
 
@@ -231,5 +235,42 @@ class RogueCardTest {
         assertEquals(34, p.checksumStart());
         assertEquals(16, p.checksumOffset());
         PacketPool.putAll(p);
+    }
+
+    @Test
+    void aHashOfWhatHasNoName() throws Exception {
+        posted.clear();
+        start(Features.of(NetFeature.MRG_RXBUF, NetFeature.HASH_REPORT));
+        for (int report : new int[] {HashType.MAX_REPORT + 1, 0xFFFF}) {
+            Packet p = hashed(report);
+            assertNull(p.hashType());
+            assertEquals(0, p.hash());
+        }
+        assertEquals(2, counts.snapshot().badHashes());
+        assertEquals(Map.of(), counts.snapshot().dropped());
+        Packet p = hashed(HashType.MAX_REPORT);
+        assertEquals(HashType.UDP_EX, p.hashType());
+        assertEquals(0xCAFE, p.hash());
+        assertNull(hashed(0).hashType());
+        assertEquals(2, counts.snapshot().badHashes());
+    }
+
+    private Packet hashed(int report) {
+        var slot = pool.slots[posted.peek().intValue()].segment;
+        slot.set(Packet.INT, header + NetHeader.HASH_VALUE, 0xCAFE);
+        // What is reserved behind the number is not looked at.
+        slot.set(Packet.INT, header + NetHeader.HASH_TYPE, report | 0xABCD_0000);
+        use(NetHeader.HASH_BYTES + 60, 0, 0, 0, 0, 0, 1);
+        return good(60);
+    }
+
+    @Test
+    @Tag("DRV-NET-052")
+    void lessThanTheLongerHeader() throws Exception {
+        posted.clear();
+        start(Features.of(NetFeature.MRG_RXBUF, NetFeature.HASH_REPORT));
+        use(NetHeader.HASH_BYTES + 13, 0, 0, 0, 0, 0, 1);
+        assertNull(ring.nextFrame());
+        assertEquals(Map.of(DropReason.SHORT, 1L), counts.snapshot().dropped());
     }
 }
