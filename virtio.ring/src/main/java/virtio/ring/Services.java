@@ -155,7 +155,7 @@ final class Services {
         return contains(backends, provider);
     }
 
-    /** What all transports could attach, those refused by name. */
+    /** What all transports could attach, and why some can neither attach nor offer anything. */
     List<Candidate> candidates() {
         List<Candidate> candidates = new ArrayList<>();
         for (Provided<TransportProvider> transport : transports) {
@@ -168,6 +168,17 @@ final class Services {
                 candidates.addAll(transport.service().discover());
             } catch (RuntimeException | LinkageError e) {
                 candidates.add(new Candidate(own, transport.bundle(), "its discovery threw " + e));
+            }
+        }
+        for (Provided<Exporter> exporter : exporters) {
+            String unavailable;
+            try {
+                unavailable = exporter.service().unavailable();
+            } catch (RuntimeException | LinkageError e) {
+                unavailable = "it threw " + e;
+            }
+            if (unavailable != null) {
+                candidates.add(new Candidate(exporter.key() + ":", exporter.bundle(), unavailable));
             }
         }
         return candidates;

@@ -185,6 +185,21 @@ class BusTest {
     }
 
     @Test
+    void whoCanOfferNothingSaysWhy() throws Exception {
+        try (Rig rig = new Rig()) {
+            rig.bindExporter();
+            assertTrue(rig.bus.candidates().isEmpty(), "what can be offered is no candidate");
+            rig.loop.unavailable = "the module is missing";
+            Candidate candidate = rig.bus.candidates().getFirst();
+            assertEquals("loop:", candidate.address());
+            assertEquals("the module is missing", candidate.unavailable());
+            rig.loop.throwing = "unavailable";
+            String said = rig.bus.candidates().getFirst().unavailable();
+            assertTrue(said.startsWith("it threw "), said);
+        }
+    }
+
+    @Test
     void byHandNothingIsDeclaredThatDoesNotWorkNow() throws Exception {
         try (Rig rig = new Rig()) {
             assertMessage("no transport loop is here", () -> rig.bus.attach("loop:a", null));

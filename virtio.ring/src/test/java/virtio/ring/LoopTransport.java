@@ -62,6 +62,9 @@ final class LoopTransport implements TransportProvider, Exporter {
     volatile Features hiddenFeatures = Features.NONE;
     volatile Features extraFeatures = Features.NONE;
 
+    /** Why nothing can be exported, or null. */
+    volatile String unavailable;
+
     LoopTransport(String name) {
         this.name = name;
     }
@@ -69,6 +72,12 @@ final class LoopTransport implements TransportProvider, Exporter {
     @Override
     public String name() {
         return name;
+    }
+
+    @Override
+    public String unavailable() {
+        misbehave("unavailable");
+        return unavailable;
     }
 
     @Override

@@ -388,10 +388,16 @@ public final class DeviceCommands {
             if (devices.stream().anyMatch(d -> d.address().equals(c.address()))) {
                 continue; // What it is busy with is said above.
             }
-            if (about == null && c.unavailable() != null || c.address().equals(about)) {
+            // A transport that can do nothing here says so of all of its addresses.
+            boolean all = c.address().endsWith(":");
+            if (about == null
+                    ? c.unavailable() != null
+                    : about.equals(c.address()) || all && about.startsWith(c.address())) {
                 reasons.add(
                         new Reason(
-                                c.address(),
+                                all
+                                        ? c.address().substring(0, c.address().length() - 1)
+                                        : c.address(),
                                 c.unavailable() != null
                                         ? c.unavailable()
                                         : c.description() + ", can be attached"));

@@ -9,6 +9,7 @@ import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.regex.Pattern;
 import java.util.stream.Stream;
 
 /**
@@ -158,10 +159,13 @@ final class VdpaBus {
             return load.formatted(module.name(), module.name());
         }
         Path modules = root.resolve("lib/modules").resolve(release);
-        String file = "/" + module.name() + ".ko";
+        // Files have hyphens or underscores as somebody liked it; the folder may be any.
+        Pattern file =
+                Pattern.compile(
+                        "(.*/)?%s\\.ko(\\..*)?".formatted(module.name().replace("_", "[-_]")));
         for (String list : List.of("modules.dep", "modules.builtin")) {
             try (Stream<String> lines = Files.lines(modules.resolve(list))) {
-                if (lines.anyMatch(line -> line.split(":")[0].contains(file))) {
+                if (lines.anyMatch(line -> file.matcher(line.split(":")[0]).matches())) {
                     return load.formatted(module.name(), module.name());
                 }
             } catch (IOException e) {

@@ -67,11 +67,16 @@ public final class VduseExporter implements Exporter {
     }
 
     @Override
+    public String unavailable() {
+        return Linux.unavailable().orElseGet(kernel::unavailable);
+    }
+
+    @Override
     public Export export(String address, ExportedDevice device) throws VirtioException {
         String whole = NAME + ":" + address;
         boolean keep = address.endsWith(KEEP);
         String name = keep ? address.substring(0, address.length() - KEEP.length()) : address;
-        String unavailable = Linux.unavailable().orElseGet(kernel::unavailable);
+        String unavailable = unavailable();
         if (unavailable != null) {
             throw new VirtioException(whole + ": " + unavailable);
         }

@@ -68,6 +68,19 @@ class VdpaBusTest {
     }
 
     @Test
+    void moduleIsFoundWhereverItsFileLiesAndHoweverItIsSpelt() throws IOException {
+        for (String file : new String[] {"vhost_vdpa.ko:", "extra/vhost-vdpa.ko.zst: x.ko"}) {
+            write("lib/modules/6.12.0-test/modules.dep", file);
+            write("lib/modules/6.12.0-test/modules.builtin", "");
+            String missing = bus.missing(VdpaBus.VHOST_VDPA);
+            assertTrue(missing.endsWith("modprobe vhost_vdpa"), missing);
+        }
+        write("lib/modules/6.12.0-test/modules.dep", "a_vhost_vdpa.ko: vhost_vdpa.ko");
+        String missing = bus.missing(VdpaBus.VHOST_VDPA);
+        assertTrue(missing.startsWith("kernel 6.12.0-test has no module vhost_vdpa"), missing);
+    }
+
+    @Test
     void moduleThatIsOnlyNeededByAnotherIsNotThere() throws IOException {
         write("lib/modules/6.12.0-test/modules.dep", "kernel/x.ko: kernel/vdpa_user/vduse.ko");
         write("lib/modules/6.12.0-test/modules.builtin", "");

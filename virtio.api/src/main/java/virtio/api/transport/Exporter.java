@@ -10,6 +10,11 @@ public interface Exporter {
     /** The part of an address before the first colon, as for {@link TransportProvider#name}. */
     String name();
 
+    /** Why nothing can be offered here, and what to do; null when it can. */
+    default String unavailable() {
+        return null;
+    }
+
     /**
      * Offers the device until the export is closed.
      *
