@@ -14,10 +14,14 @@ import org.osgi.service.component.annotations.Component;
 import org.osgi.service.component.annotations.Deactivate;
 import org.osgi.service.component.annotations.Reference;
 
+import java.io.BufferedReader;
 import java.io.File;
 import java.io.FileDescriptor;
 import java.io.FileInputStream;
 import java.io.FileOutputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.InputStreamReader;
 import java.io.PrintStream;
 import java.lang.reflect.InvocationTargetException;
 import java.nio.file.FileSystemException;
@@ -26,7 +30,8 @@ import java.util.concurrent.TimeUnit;
 
 /**
  * Runs the commands of the framework property {@code virtio.exec} once the container is up, and
- * ends the process: with 0, or with 1 when a command failed or the container did not come up.
+ * ends the process: with 0, or with 1 when a command failed or the container did not come up. With
+ * {@code -} the commands are the lines of the input, as they come.
  */
 @Component(
         service = {},
@@ -36,6 +41,9 @@ public final class Exec {
     private static final String UP_TIMEOUT = "virtio.exec.timeoutSeconds";
 
     private static final long UP_TIMEOUT_SECONDS = 30;
+
+    /** Instead of commands: they are the lines of the input. */
+    private static final String INPUT = "-";
 
     private final BundleContext context;
     private final CommandProcessor processor;
@@ -74,16 +82,42 @@ public final class Exec {
         try {
             awaitUp();
             try (CommandSession session = processor.createSession(in, out, err)) {
-                Object result = session.execute(commands);
-                if (result != null) out.println(session.format(result, Converter.INSPECT));
+                if (commands.equals(INPUT)) {
+                    exit = executeLines(session, in, out, err);
+                } else {
+                    execute(session, commands, out);
+                    exit = 0;
+                }
             }
-            exit = 0;
         } catch (Exception e) {
             // A container that is told to stop interrupts its commands, and ends by itself.
             if (!isStopped()) err.println("virtio: " + reason(e));
         }
         out.flush();
         if (!isStopped()) System.exit(exit);
+    }
+
+    private static void execute(CommandSession session, CharSequence commands, PrintStream out)
+            throws Exception {
+        Object result = session.execute(commands);
+        if (result != null) out.println(session.format(result, Converter.INSPECT));
+    }
+
+    /** Each line by itself, whatever became of those before it; 1 when one of them failed. */
+    private int executeLines(
+            CommandSession session, InputStream in, PrintStream out, PrintStream err)
+            throws IOException {
+        int exit = 0;
+        var lines = new BufferedReader(new InputStreamReader(in));
+        for (String line; !isStopped() && (line = lines.readLine()) != null; ) {
+            try {
+                execute(session, line, out);
+            } catch (Exception e) {
+                err.println("virtio: " + reason(e));
+                exit = 1;
+            }
+        }
+        return exit;
     }
 
     private static String reason(Throwable failure) {
