@@ -47,8 +47,8 @@ public interface TransportUnderTest extends AutoCloseable {
         CONFIG_WRITES,
         /** The device cannot say that it needs a reset. */
         NEEDS_RESET,
-        /** The device end does not carry RING_PACKED. */
-        PACKED_QUEUES,
+        /** The number of a packed queue's descriptors is a power of two. */
+        ODD_QUEUE_SIZES,
         /** A driver is not told that its device is withdrawn; its requests wait. */
         WITHDRAWAL
     }

@@ -20,8 +20,9 @@ import java.nio.file.attribute.PosixFilePermissions;
  * <p>It lies where a reboot clears it, as that ends the device as well.
  */
 final class InflightFile implements AutoCloseable {
-    private static final int HEADER_BYTES = 16;
-    private static final int STATE_BYTES = 16;
+    // Those of a packed queue, a split one's are half as large.
+    private static final int HEADER_BYTES = 32;
+    private static final int STATE_BYTES = 32;
     private static final long ALIGNMENT = 64;
 
     private final Path path;

@@ -38,14 +38,49 @@ interface VduseDevice extends AutoCloseable {
      */
     record Request(int type, int id, long argument, long last) {}
 
-    /** What the driver has said about a queue; nextAvailable is of a split one. */
+    /**
+     * What the driver has said about a queue; where it begins is said by {@link #nextAvailable}.
+     */
     record QueueInfo(
             int size,
             long descriptorArea,
             long driverArea,
             long deviceArea,
-            int nextAvailable,
+            long state,
             boolean ready) {}
+
+    /**
+     * Where a queue stands, as the kernel says it: struct vduse_vq_state_split, the available
+     * index; or struct vduse_vq_state_packed, four of 16 bits.
+     *
+     * <pre>
+     * | available wrap counter | available index | used wrap counter | used index |
+     * </pre>
+     *
+     * @param nextAvailable as of {@link virtio.api.transport.QueueLayout}
+     */
+    static long state(int nextAvailable, boolean packed) {
+        if (!packed) {
+            return nextAvailable & 0xFFFFL;
+        }
+        return packedState(nextAvailable) | packedState(nextAvailable >>> 16) << 32;
+    }
+
+    private static long packedState(int indexAndWrap) {
+        return indexAndWrap >>> 15 & 1L | (indexAndWrap & 0x7FFFL) << 16;
+    }
+
+    /** The other way round. */
+    static int nextAvailable(long state, boolean packed) {
+        if (!packed) {
+            return (int) state & 0xFFFF;
+        }
+        return indexAndWrap((int) state) | indexAndWrap((int) (state >>> 32)) << 16;
+    }
+
+    private static int indexAndWrap(int packedState) {
+        return packedState >>> 16 & 0x7FFF | (packedState & 1) << 15;
+    }
 
     /**
      * Memory that the device may access, from {@code start} to {@code last} included.
@@ -55,7 +90,10 @@ interface VduseDevice extends AutoCloseable {
      */
     record Region(FileDescriptor file, long offset, long start, long last, int permission) {}
 
-    /** Readable when there is a request; stays this object's. */
+    /**
+     * Readable when there is a request, in error when the kernel has given the device up; stays
+     * this object's.
+     */
     FileDescriptor file();
 
     /** The next request, or null when there is none. */
@@ -65,9 +103,9 @@ interface VduseDevice extends AutoCloseable {
      * Answers a request; ENOENT when the kernel waits for it no longer.
      *
      * @param done false: refused
-     * @param nextAvailable of a GET_VQ_STATE, else 0
+     * @param state of a queue, to a GET_VQ_STATE, else 0
      */
-    void reply(Request request, boolean done, int nextAvailable) throws LinuxException;
+    void reply(Request request, boolean done, long state) throws LinuxException;
 
     /** What the driver has accepted, once FEATURES_OK is set. */
     long features() throws LinuxException;

@@ -24,13 +24,9 @@ final class VduseExport implements Export {
     /** How long a close waits for a user of vhost-vdpa to let go of the device. */
     private static final int REMOVAL_MILLIS = 3000;
 
-    /**
-     * Not carried: VDUSE has no word for one queue's reset, nor for data with a kick, and what is
-     * in flight survives on split queues only.
-     */
+    /** Not carried: VDUSE has no word for one queue's reset, nor for data with a kick. */
     private static final Features NOT_CARRIED =
             Features.of(
-                    Feature.RING_PACKED,
                     Feature.SR_IOV,
                     Feature.NOTIFICATION_DATA,
                     Feature.NOTIF_CONFIG_DATA,
@@ -100,8 +96,29 @@ final class VduseExport implements Export {
             // Somebody else's is neither closed nor destroyed: that fails with EBUSY.
             if (fresh) {
                 destroy(kernel, address, name, session);
+            } else if (isGivenUp(e)) {
+                replace(address, name, kernel);
+                return open(address, name, keep, kernel, stateFolder, device);
             }
             throw new VirtioException(address + ": " + unavailable(e), e);
+        }
+    }
+
+    /** What a device that can be opened answers once the kernel has given it up. */
+    private static boolean isGivenUp(Exception e) {
+        return e instanceof LinuxException linux && linux.errno() == Errno.EPERM;
+    }
+
+    /** Removes a device that the kernel has given up: nothing brings it back. */
+    private static void replace(String address, String name, Vduse kernel) throws VirtioException {
+        try {
+            kernel.destroy(name);
+        } catch (IOException e) {
+            throw new VirtioException(
+                    ("%s: the kernel has given the device of that name up, because its server has"
+                                    + " not answered in time: as root, vdpa dev del %s")
+                            .formatted(address, name),
+                    e);
         }
     }
 
@@ -157,6 +174,9 @@ final class VduseExport implements Export {
     @Override
     public String driver() {
         int status = session.status();
+        if (session.isGivenUp()) {
+            return "given up by the kernel, which was not answered in time";
+        }
         if (status == 0) {
             return null;
         }

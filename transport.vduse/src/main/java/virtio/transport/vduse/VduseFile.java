@@ -3,6 +3,7 @@ package virtio.transport.vduse;
 import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static java.lang.foreign.ValueLayout.JAVA_INT;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
+import static java.lang.foreign.ValueLayout.JAVA_LONG_UNALIGNED;
 import static java.lang.foreign.ValueLayout.JAVA_SHORT;
 
 import virtio.linux.Errno;
@@ -33,7 +34,7 @@ final class VduseFile implements VduseDevice {
      *   0  type                                0  id
      *   4  id                                  4  result
      *  24  queue, status or first address     24  queue
-     *  32  last address                       28  available index
+     *  32  last address                       28  state
      * 152  end                               152  end
      */
     private static final int MESSAGE_BYTES = 152;
@@ -89,13 +90,13 @@ final class VduseFile implements VduseDevice {
     }
 
     @Override
-    public void reply(Request request, boolean done, int nextAvailable) throws LinuxException {
+    public void reply(Request request, boolean done, long state) throws LinuxException {
         argument.fill((byte) 0);
         argument.set(JAVA_INT, 0, request.id());
         argument.set(JAVA_INT, 4, done ? 0 : RESULT_FAILED);
         if (request.type() == GET_VQ_STATE) {
             argument.set(JAVA_INT, PAYLOAD, (int) request.argument());
-            argument.set(JAVA_SHORT, PAYLOAD + 4, (short) nextAvailable);
+            argument.set(JAVA_LONG_UNALIGNED, PAYLOAD + 4, state);
         }
         file.write(argument);
     }
@@ -139,7 +140,7 @@ final class VduseFile implements VduseDevice {
                 argument.get(JAVA_LONG, 8),
                 argument.get(JAVA_LONG, 16),
                 argument.get(JAVA_LONG, 24),
-                argument.get(JAVA_SHORT, 32) & 0xFFFF,
+                argument.get(JAVA_LONG, 32),
                 argument.get(JAVA_BYTE, 40) != 0);
     }
 

@@ -1,6 +1,7 @@
 package virtio.transport.vduse;
 
 import virtio.api.DeviceStatus;
+import virtio.api.Feature;
 import virtio.api.Features;
 import virtio.api.VirtioException;
 import virtio.api.transport.Export;
@@ -44,7 +45,9 @@ final class VduseSession {
     private Epoll epoll;
     private Thread thread;
     private boolean accepted;
+    private boolean packed;
     private volatile int status;
+    private volatile boolean givenUp;
     private volatile boolean ending;
 
     /** Owns {@code kernel} from here on. */
@@ -117,14 +120,28 @@ final class VduseSession {
         return status;
     }
 
+    /** Whether the kernel answers every request for the device with an error, for good. */
+    boolean isGivenUp() {
+        return givenUp;
+    }
+
     private void run() {
         try {
-            while (!ending) {
-                epoll.await(-1);
+            while (!ending && !givenUp) {
+                int ready = epoll.await(-1);
                 VduseDevice.Request request;
                 while (!ending && (request = kernel.read()) != null) {
                     answer(request);
                 }
+                givenUp = ready > 0 && (epoll.events(0) & FileDescriptor.ERR) != 0;
+            }
+            if (givenUp) {
+                LOG.log(
+                        Level.ERROR,
+                        "{0}: the kernel has given the device up, because a request was not"
+                                + " answered in time: withdraw it and export it anew",
+                        address);
+                stopRings();
             }
         } catch (IOException | RuntimeException e) {
             LOG.log(Level.ERROR, address + ": its requests are answered no more", e);
@@ -133,12 +150,12 @@ final class VduseSession {
 
     private void answer(VduseDevice.Request request) throws IOException {
         boolean done = false;
-        int nextAvailable = 0;
+        long state = 0;
         try {
             switch (request.type()) {
                 case VduseDevice.SET_STATUS -> setStatus((int) request.argument());
                 case VduseDevice.UPDATE_IOTLB -> update(request.argument(), request.last());
-                case VduseDevice.GET_VQ_STATE -> nextAvailable = state((int) request.argument());
+                case VduseDevice.GET_VQ_STATE -> state = state((int) request.argument());
                 default -> throw new VirtioException("request " + request.type() + " is not known");
             }
             done = true;
@@ -146,7 +163,7 @@ final class VduseSession {
             LOG.log(Level.WARNING, "{0}: {1}", address, e.getMessage());
         }
         try {
-            kernel.reply(request, done, nextAvailable);
+            kernel.reply(request, done, state);
         } catch (LinuxException e) {
             // Answered too late: the kernel has given up waiting, and the device.
             if (e.errno() != Errno.ENOENT) {
@@ -180,6 +197,7 @@ final class VduseSession {
                 throw new VirtioException("features %s are not acceptable".formatted(features));
             }
             accepted = true;
+            packed = features.has(Feature.RING_PACKED);
         }
     }
 
@@ -189,7 +207,7 @@ final class VduseSession {
             for (int queue = 0; queue < rings.length; queue++) {
                 VduseDevice.QueueInfo info = kernel.queueInfo(queue);
                 if (info.ready() && !rings[queue].isRunning()) {
-                    start(queue, info, info.nextAvailable());
+                    start(queue, info, VduseDevice.nextAvailable(info.state(), packed));
                 }
             }
         } catch (IOException e) {
@@ -238,18 +256,18 @@ final class VduseSession {
     }
 
     /** Where a queue stands; a running one is stopped for that moment. */
-    private int state(int queue) throws IOException {
+    private long state(int queue) throws IOException {
         if (queue < 0 || queue >= rings.length) {
             throw new VirtioException(
                     "state of queue %d, there are %d".formatted(queue, rings.length));
         }
         VduseDevice.QueueInfo info = kernel.queueInfo(queue);
         if (!rings[queue].isRunning()) {
-            return info.nextAvailable();
+            return info.state();
         }
         int nextAvailable = rings[queue].stop();
         start(queue, info, nextAvailable);
-        return nextAvailable;
+        return VduseDevice.state(nextAvailable, packed);
     }
 
     void interrupt(int queue) {

@@ -1,5 +1,6 @@
 package virtio.transport.vduse;
 
+import virtio.api.Feature;
 import virtio.linux.Errno;
 import virtio.linux.EventFd;
 import virtio.linux.FileDescriptor;
@@ -22,7 +23,7 @@ final class SimulatedVduse {
         final VduseDevice.Request request;
         boolean answered;
         boolean done;
-        int nextAvailable;
+        long state;
 
         Message(VduseDevice.Request request) {
             this.request = request;
@@ -194,6 +195,10 @@ final class SimulatedVduse {
         driverFeatures = bits;
     }
 
+    private boolean isPacked() {
+        return (driverFeatures & 1L << Feature.RING_PACKED) != 0;
+    }
+
     synchronized void configCall(EventFd call) throws LinuxException {
         SimulatedKernel.close(configCall);
         configCall = SimulatedKernel.dup(call);
@@ -212,7 +217,7 @@ final class SimulatedVduse {
     }
 
     int nextAvailable(int index) throws LinuxException {
-        return ask(VduseDevice.GET_VQ_STATE, index, 0).nextAvailable;
+        return VduseDevice.nextAvailable(ask(VduseDevice.GET_VQ_STATE, index, 0).state, isPacked());
     }
 
     /** vduse_vdpa_set_map: the server is told that all may have changed. */
@@ -293,7 +298,7 @@ final class SimulatedVduse {
         }
 
         @Override
-        public void reply(Request request, boolean done, int nextAvailable) throws LinuxException {
+        public void reply(Request request, boolean done, long state) throws LinuxException {
             synchronized (SimulatedVduse.this) {
                 check("write");
                 Message message = sent.remove(request.id());
@@ -302,7 +307,7 @@ final class SimulatedVduse {
                 }
                 message.answered = true;
                 message.done = done;
-                message.nextAvailable = nextAvailable;
+                message.state = state;
                 SimulatedVduse.this.notifyAll();
             }
         }
@@ -353,7 +358,7 @@ final class SimulatedVduse {
                         queue.descriptorArea,
                         queue.driverArea,
                         queue.deviceArea,
-                        queue.base,
+                        VduseDevice.state(queue.base, isPacked()),
                         queue.ready);
             }
         }

@@ -199,7 +199,7 @@ final class SimulatedVhostVdpa implements VhostVdpa {
 
     @Override
     public void vringBase(int queue, int base) throws LinuxException {
-        queue("SET_VRING_BASE", queue).base = base & 0xFFFF;
+        queue("SET_VRING_BASE", queue).base = base;
     }
 
     @Override

@@ -36,6 +36,8 @@ import java.util.concurrent.TimeUnit;
 /** Servers that die, keep their device, say nothing or refuse; memory that changes meanwhile. */
 @Timeout(60)
 class VduseExportTest {
+    private static final int PACKED = Feature.RING_PACKED;
+
     private static final int UP =
             DeviceStatus.ACKNOWLEDGE
                     | DeviceStatus.DRIVER
@@ -47,6 +49,7 @@ class VduseExportTest {
     private final BlockingQueue<VirtioException> gone = new LinkedBlockingQueue<>();
     private final List<CoherentMemory> allocated = new ArrayList<>();
     private final List<Export> exports = new ArrayList<>();
+    private boolean packed;
     private Transport transport;
     private DeviceMapping mapping;
 
@@ -98,7 +101,8 @@ class VduseExportTest {
         transport.status(0);
         transport.status(DeviceStatus.ACKNOWLEDGE);
         transport.status(DeviceStatus.ACKNOWLEDGE | DeviceStatus.DRIVER);
-        transport.accept(Features.of(Feature.VERSION_1, Feature.ACCESS_PLATFORM));
+        Features features = Features.of(Feature.VERSION_1, Feature.ACCESS_PLATFORM);
+        transport.accept(packed ? features.with(PACKED) : features);
         transport.status(UP & ~DeviceStatus.DRIVER_OK);
         QueueLayout layout =
                 new QueueLayout(
@@ -154,6 +158,35 @@ class VduseExportTest {
         notifies(second);
         assertEquals(UP, transport.status());
         assertTrue(gone.isEmpty());
+    }
+
+    /** Both ends of a packed queue have a wrap counter, in words of the kernel's and of vhost's. */
+    @Test
+    void aPackedQueueStandsWhereItsWrapCountersSay() throws Exception {
+        packed = true;
+        TestDevice first = new TestDevice(2, 8).offer(Features.of(Feature.VERSION_1, PACKED));
+        export(VduseUnderTest.ADDRESS + ",keep", first);
+        open();
+        run();
+        int begin = 0x8000_8000;
+        assertEquals(begin, started(first).layout().nextAvailable());
+        SimulatedVduse device = subject.kernel.device(VduseUnderTest.ADDRESS);
+        assertEquals(0x0001_0000_0001L, VduseDevice.state(begin, true) & 0xFFFF_0000_FFFFL);
+        assertEquals(0, device.nextAvailable(0), "where the device has stopped");
+        for (int position : new int[] {0x8005_0007, 0x7FFF_FFFF, 0x0001_8000}) {
+            long state = VduseDevice.state(position, true);
+            assertEquals(position, VduseDevice.nextAvailable(state, true));
+        }
+        assertEquals(0x0007_0000_0005_0001L, VduseDevice.state(0x0007_8005, true));
+
+        device.sever();
+        TestDevice second = new TestDevice(2, 8).offer(Features.of(Feature.VERSION_1, PACKED));
+        export(VduseUnderTest.ADDRESS, second);
+        assertEquals(begin, started(second).layout().nextAvailable());
+        long entries = 32 + 32L * started(second).layout().size();
+        assertTrue(
+                started(second).layout().inflight().byteSize() >= entries,
+                "a packed queue's entries have room");
     }
 
     @Test
@@ -319,7 +352,9 @@ class VduseExportTest {
         export(VduseUnderTest.ADDRESS, new TestDevice(1, 8).offer(all));
         open();
         assertEquals(
-                Features.of(9, Feature.VERSION_1, Feature.ACCESS_PLATFORM), transport.offered());
+                Features.of(9, Feature.VERSION_1, Feature.ACCESS_PLATFORM)
+                        .with(Feature.RING_PACKED),
+                transport.offered());
     }
 
     @Test
