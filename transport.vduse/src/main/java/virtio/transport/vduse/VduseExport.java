@@ -38,7 +38,7 @@ final class VduseExport implements Export {
 
     /** CTRL_VQ and what needs it: the kernel takes no NIC with a control queue. */
     private static final Features NET_CONTROL =
-            Features.of(17, 18, 19, 20, 21, 22, 23, 51, 52, 53, 57, 60);
+            Features.of(2, 17, 18, 19, 20, 21, 22, 23, 51, 52, 53, 57, 60);
 
     private final String address;
     private final String name;
@@ -61,12 +61,14 @@ final class VduseExport implements Export {
      * Makes the device and puts it on the bus, or goes on with the one that is there.
      *
      * @param address whole, for people
+     * @param offered of {@link #carried}
      * @throws VirtioException in one sentence that says what to do
      */
     static VduseExport open(
             String address,
             String name,
             boolean keep,
+            Features offered,
             Vduse kernel,
             Path stateFolder,
             ExportedDevice device)
@@ -78,7 +80,7 @@ final class VduseExport implements Export {
                 kernel.create(
                         name,
                         device.deviceType(),
-                        offered(device).word(0),
+                        offered.word(0),
                         device.queueCount(),
                         VduseSession.config(device));
             }
@@ -98,7 +100,7 @@ final class VduseExport implements Export {
                 destroy(kernel, address, name, session);
             } else if (isGivenUp(e)) {
                 replace(address, name, kernel);
-                return open(address, name, keep, kernel, stateFolder, device);
+                return open(address, name, keep, offered, kernel, stateFolder, device);
             }
             throw new VirtioException(address + ": " + unavailable(e), e);
         }
@@ -122,7 +124,8 @@ final class VduseExport implements Export {
         }
     }
 
-    private static Features offered(ExportedDevice device) {
+    /** What of a device's offer the kernel and the wire carry. */
+    static Features carried(ExportedDevice device) {
         Features carried = device.offered().andNot(NOT_CARRIED).with(Feature.ACCESS_PLATFORM);
         return switch (device.deviceType()) {
             case DeviceType.BLOCK -> carried.andNot(BLK_CONFIG_WCE);

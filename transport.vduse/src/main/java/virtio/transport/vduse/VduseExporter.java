@@ -6,6 +6,8 @@ import org.osgi.service.metatype.annotations.AttributeDefinition;
 import org.osgi.service.metatype.annotations.Designate;
 import org.osgi.service.metatype.annotations.ObjectClassDefinition;
 
+import virtio.api.Feature;
+import virtio.api.Features;
 import virtio.api.VirtioException;
 import virtio.api.transport.Export;
 import virtio.api.transport.ExportedDevice;
@@ -13,24 +15,27 @@ import virtio.api.transport.Exporter;
 import virtio.linux.Linux;
 
 import java.nio.file.Path;
+import java.util.List;
 import java.util.regex.Pattern;
 
 /**
  * Offers devices to the drivers of this machine's kernel, and to whoever opens vhost-vdpa.
  *
- * <p>Address: a name, as {@code disk0}, or {@code disk0,keep}. The device is made, served and put
- * on the vDPA bus. Where a device of that name is there and nobody serves it, because its server
- * has died or kept it, it is served on from where that one stopped.
+ * <p>Address: a name, as {@code disk0}, with options behind it, as {@code disk0,keep,split}. The
+ * device is made, served and put on the vDPA bus. Where a device of that name is there and nobody
+ * serves it, because its server has died or kept it, it is served on from where that one stopped.
  *
  * <p>When the export is closed the device is taken off the bus and removed; with {@code keep} it
- * stays, and its driver's requests wait for the next export of that name.
+ * stays, and its driver's requests wait for the next export of that name. With {@code split} it
+ * offers no packed queues.
  */
 @Component
 @Designate(ocd = VduseExporter.Config.class)
 public final class VduseExporter implements Exporter {
     static final String NAME = "vduse";
 
-    private static final String KEEP = ",keep";
+    private static final String KEEP = "keep";
+    private static final String SPLIT = "split";
 
     /** What a file and a device can be called without surprises, and fits. */
     private static final Pattern NAMES = Pattern.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,63}");
@@ -74,18 +79,25 @@ public final class VduseExporter implements Exporter {
     @Override
     public Export export(String address, ExportedDevice device) throws VirtioException {
         String whole = NAME + ":" + address;
-        boolean keep = address.endsWith(KEEP);
-        String name = keep ? address.substring(0, address.length() - KEEP.length()) : address;
+        String[] parts = address.split(",", -1);
+        String name = parts[0];
+        List<String> options = List.of(parts).subList(1, parts.length);
         String unavailable = unavailable();
         if (unavailable != null) {
             throw new VirtioException(whole + ": " + unavailable);
         }
-        if (!NAMES.matcher(name).matches() || name.equals("control")) {
+        if (!NAMES.matcher(name).matches()
+                || name.equals("control")
+                || !List.of(KEEP, SPLIT).containsAll(options)) {
             throw new VirtioException(
                     ("%s: a VDUSE device is called by 1 to 64 letters, digits, dots, hyphens and"
-                                    + " underscores, with %s behind that to be kept")
-                            .formatted(whole, KEEP));
+                                    + " underscores, with ,%s behind that to be kept, and ,%s to"
+                                    + " have no packed queues")
+                            .formatted(whole, KEEP, SPLIT));
         }
-        return VduseExport.open(whole, name, keep, kernel, stateFolder, device);
+        Features held = options.contains(SPLIT) ? Features.of(Feature.RING_PACKED) : Features.NONE;
+        Features offered = VduseExport.carried(device).andNot(held);
+        boolean keep = options.contains(KEEP);
+        return VduseExport.open(whole, name, keep, offered, kernel, stateFolder, device);
     }
 }

@@ -129,6 +129,8 @@ public final class VhostVdpaProvider implements TransportProvider {
             switch (linux.errno()) {
                 case Errno.EBUSY:
                     return "somebody else drives it: " + e.getMessage();
+                case Errno.EIO:
+                    return "its server does not answer: " + e.getMessage();
                 case Errno.EACCES:
                 case Errno.EPERM:
                     return "this user may not open it, root may: " + e.getMessage();

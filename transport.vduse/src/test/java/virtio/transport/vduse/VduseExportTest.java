@@ -358,8 +358,19 @@ class VduseExportTest {
     }
 
     @Test
+    void packedQueuesAreNotOfferedWhenTheOperatorSaysSo() throws Exception {
+        Features all = Features.of(9, Feature.VERSION_1, PACKED);
+        export(VduseUnderTest.ADDRESS + ",keep,split", new TestDevice(1, 8).offer(all));
+        open();
+        assertEquals(
+                Features.of(9, Feature.VERSION_1, Feature.ACCESS_PLATFORM), transport.offered());
+    }
+
+    @Test
     void namesThatNoDeviceCanHaveAreRefused() {
-        for (String name : new String[] {"", "control", "../x", "a b", "x".repeat(65), ",keep"}) {
+        String longest = "x".repeat(65);
+        for (String name :
+                new String[] {"", "control", "../x", "a b", longest, ",keep", "a,keeps", "a,"}) {
             VirtioException e =
                     assertThrows(
                             VirtioException.class, () -> export(name, new TestDevice(1, 0)), name);
