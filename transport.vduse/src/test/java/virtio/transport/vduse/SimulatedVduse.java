@@ -268,6 +268,9 @@ final class SimulatedVduse {
             if (closed) {
                 throw SimulatedKernel.error(call, Errno.EBADF);
             }
+            if (broken && !call.equals("read") && !call.equals("write")) {
+                throw SimulatedKernel.error(call, Errno.EPERM);
+            }
         }
 
         private SimulatedKernel.Queue queue(String call, int index) throws LinuxException {

@@ -344,6 +344,31 @@ class VduseExportTest {
     }
 
     @Test
+    void aDeviceThatTheKernelHasGivenUpIsReplacedOnceItIsOffTheBus() throws Exception {
+        export(VduseUnderTest.ADDRESS + ",keep", new TestDevice(1, 8));
+        open();
+        run();
+        subject.kernel.messageTimeoutMillis = 50;
+        subject.kernel.device(VduseUnderTest.ADDRESS).sever();
+        assertThrows(VirtioException.class, () -> transport.status(0));
+        VirtioException e =
+                assertThrows(
+                        VirtioException.class,
+                        () -> export(VduseUnderTest.ADDRESS, new TestDevice(1, 8)));
+        assertTrue(e.getMessage().contains("vdpa dev del disk0"), e.getMessage());
+        allocated.forEach(mapping::free);
+        allocated.clear();
+        transport.close();
+        subject.kernel.removeFromBus(VduseUnderTest.ADDRESS);
+        subject.kernel.messageTimeoutMillis = 10_000;
+        TestDevice next = new TestDevice(1, 8);
+        export(VduseUnderTest.ADDRESS, next);
+        open();
+        run();
+        notifies(next);
+    }
+
+    @Test
     void whatTheKernelOrTheWireDoesNotTakeIsNotOffered() throws Exception {
         int configWce = 11;
         Features all =
