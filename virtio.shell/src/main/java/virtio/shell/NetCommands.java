@@ -59,6 +59,7 @@ public final class NetCommands {
         PrintStream out = session.getConsole();
         if (a.help()) {
             out.println("usage: " + PCAP);
+            out.println("shows what consumers send and receive: a card without any shows nothing");
             return;
         }
         NetDevice card = cards.get(a.get(0));

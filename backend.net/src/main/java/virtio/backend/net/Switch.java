@@ -3,6 +3,7 @@ package virtio.backend.net;
 import java.util.List;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.TimeUnit;
+import java.util.function.LongSupplier;
 
 /**
  * A learning switch (IEEE 802.1Q 8.6 to 8.8, without spanning tree): a frame goes where its
@@ -19,7 +20,17 @@ final class Switch implements Link {
     private static final long GROUP = 1L << 40;
 
     private final List<Port> ports = new CopyOnWriteArrayList<>();
+    private final LongSupplier nanoTime;
     private volatile Table table = new Table();
+
+    Switch() {
+        this(System::nanoTime);
+    }
+
+    /** With a clock of the caller's. */
+    Switch(LongSupplier nanoTime) {
+        this.nanoTime = nanoTime;
+    }
 
     void join(Port port) {
         ports.add(port);
@@ -52,14 +63,14 @@ final class Switch implements Link {
         if ((source & GROUP) == 0) {
             int slot = now.find(source);
             if (slot >= 0 && now.ports[slot] == from) {
-                now.seen[slot] = System.nanoTime();
+                now.seen[slot] = nanoTime.getAsLong();
             } else {
                 learn(source, from);
             }
         }
         if ((destination & GROUP) == 0) {
             int slot = now.find(destination);
-            if (slot >= 0 && System.nanoTime() - now.seen[slot] < AGE_NANOS) {
+            if (slot >= 0 && nanoTime.getAsLong() - now.seen[slot] < AGE_NANOS) {
                 if (now.ports[slot] != from) {
                     now.ports[slot].deliver(sender);
                 }
@@ -80,7 +91,7 @@ final class Switch implements Link {
         }
         Table old = table;
         Table now = new Table();
-        long time = System.nanoTime();
+        long time = nanoTime.getAsLong();
         int oldest = -1;
         if (old.count >= MAX_ADDRESSES) {
             for (int slot = 0; slot < SLOTS; slot++) {

@@ -33,6 +33,10 @@ final class FakeQueue implements DeviceQueue {
 
     final ArrayDeque<Buffer> available = new ArrayDeque<>();
     final List<Buffer> used = new ArrayList<>();
+
+    /** How many buffers were used at once, each time. */
+    final List<Integer> turns = new ArrayList<>();
+
     final Semaphore scheduled = new Semaphore(0);
     int notified;
     private final NetBackend backend;
@@ -43,6 +47,13 @@ final class FakeQueue implements DeviceQueue {
         this.backend = backend;
         this.index = index;
         backend.queueStarted(this);
+    }
+
+    /** Makes one more available. */
+    Buffer add(byte[] out, int writable) {
+        Buffer buffer = new Buffer(out, writable);
+        available.add(buffer);
+        return buffer;
     }
 
     /** As the core does. */
@@ -77,7 +88,11 @@ final class FakeQueue implements DeviceQueue {
 
     @Override
     public void complete(Chain chain, long written) {
-        Buffer buffer = ((Whole) chain).buffer;
+        complete(((Whole) chain).buffer, written);
+        turns.add(1);
+    }
+
+    private void complete(Buffer buffer, long written) {
         buffer.written = written;
         used.add(buffer);
     }
@@ -85,8 +100,9 @@ final class FakeQueue implements DeviceQueue {
     @Override
     public void complete(Chain[] chains, long[] written, int count) {
         for (int i = 0; i < count; i++) {
-            complete(chains[i], written[i]);
+            complete(((Whole) chains[i]).buffer, written[i]);
         }
+        turns.add(count);
     }
 
     @Override

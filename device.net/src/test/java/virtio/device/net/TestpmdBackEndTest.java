@@ -6,14 +6,17 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 import virtio.api.Feature;
 import virtio.api.net.NetDevice;
 import virtio.api.net.NetFeature;
+import virtio.api.net.NetHeader;
 import virtio.api.net.NetQueue;
 import virtio.api.net.NetStatistics;
 import virtio.api.net.PacketBuffer;
@@ -91,6 +94,75 @@ class TestpmdBackEndTest {
             assertEquals(Map.of(), pair.dropped());
             rig.core.bus().detach("net0");
         }
+    }
+
+    /**
+     * Of checksums and segmentation testpmd keeps nothing by default: it fills the checksum in and
+     * sends even the largest packet as one frame. With the flags of old it hands all of it on.
+     */
+    @ParameterizedTest
+    @CsvSource({
+        "false, ''",
+        "false, ',without=RING_PACKED'",
+        "true, ''",
+        "true, ',without=RING_PACKED'",
+    })
+    @Tag("DRV-NET-018")
+    @Tag("DRV-NET-030")
+    @Tag("DRV-NET-032")
+    @Tag("DRV-NET-033")
+    @Tag("DRV-NET-035")
+    void offloadsComeBackAsThePeerHandlesThem(boolean handedOn, String without) throws Exception {
+        Path socket = folder.resolve("net.sock");
+        String port = "net_vhost0,iface=%s,queues=1,tso=1,legacy-ol-flags=%d";
+        try (Testpmd peer = Testpmd.start(port.formatted(socket, handedOn ? 1 : 0))) {
+            peer.command("set fwd io", "Set io");
+            peer.command("start", "io packet forwarding");
+            NetDevice card = attach(socket, without);
+            byte[] mac = card.macAddress();
+            try (NetQueue queue = card.openQueue(0)) {
+                forwarded(queue, NetFeatures.udp(THERE, mac, 333), 6, 0, handedOn);
+                forwarded(queue, NetFeatures.tcp(THERE, mac, 334), 16, 0, handedOn);
+                forwarded(queue, NetFeatures.tcp(THERE, mac, 40_000), 16, 1448, handedOn);
+            }
+            assertEquals(Map.of(), card.statistics().queues().getFirst().dropped());
+            rig.core.bus().detach("net0");
+        }
+    }
+
+    private static void forwarded(
+            NetQueue queue, byte[] packet, int checksumOffset, int segment, boolean handedOn)
+            throws Exception {
+        PacketBuffer frame = Rig.fill(queue, packet);
+        frame.requestChecksum(34, checksumOffset);
+        if (segment != 0) {
+            frame.requestSegmentation(NetHeader.GSO_TCPV4, segment, 54);
+        }
+        Rig.send(queue, frame);
+        PacketBuffer got = Rig.receive(queue, 10_000);
+        assertTrue(got != null, packet.length + " bytes come back");
+        byte[] bytes = Rig.bytes(got);
+        assertEquals(handedOn, got.needsChecksum());
+        if (handedOn) {
+            assertEquals(34, got.checksumStart());
+            assertEquals(checksumOffset, got.checksumOffset());
+            assertEquals(segment == 0 ? NetHeader.GSO_NONE : NetHeader.GSO_TCPV4, got.gsoType());
+            assertEquals(segment, got.gsoSize());
+            assertEquals(segment == 0 ? 0 : 54, got.headerLength());
+        } else {
+            assertEquals(NetHeader.GSO_NONE, got.gsoType());
+            assertTrue(NetFeatures.checksumIsRight(bytes));
+        }
+        int field = 34 + checksumOffset;
+        if (handedOn && segment == 0) {
+            assertArrayEquals(packet, bytes);
+        } else {
+            // Filled in; or, to be segmented, the pseudo header's without the length, as drivers of
+            // real cards want it.
+            System.arraycopy(packet, field, bytes, field, Short.BYTES);
+            assertArrayEquals(packet, bytes);
+        }
+        queue.free(new PacketBuffer[] {got}, 1);
     }
 
     @ParameterizedTest

@@ -61,7 +61,10 @@ public interface NetDevice {
     /** Calls the listener, on a thread of the core, after every change of {@link #linkUp}. */
     AutoCloseable onLinkChange(Runnable listener);
 
-    /** Shows all frames to a tap until the answer is closed; one tap at a time. */
+    /**
+     * Shows the frames that consumers send and receive to a tap until the answer is closed; one tap
+     * at a time. What a pair without an owner receives is not shown.
+     */
     AutoCloseable capture(FrameTap tap) throws VirtioException;
 
     /**
