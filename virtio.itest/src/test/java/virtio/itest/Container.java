@@ -10,12 +10,12 @@ import org.osgi.service.cm.ConfigurationAdmin;
 
 import virtio.api.VirtioBus;
 import virtio.api.block.BlockDevice;
+import virtio.api.net.NetDevice;
 import virtio.api.status.DeviceSnapshot;
 import virtio.linux.FileDescriptor;
 import virtio.linux.Mapping;
 
 import java.util.ArrayList;
-import java.util.Collection;
 import java.util.Dictionary;
 import java.util.HashSet;
 import java.util.Hashtable;
@@ -30,6 +30,8 @@ final class Container {
     static final String VHOST_USER = "virtio.transport.vhostuser";
     static final String DRIVER = "virtio.device.blk";
     static final String BACKENDS = "virtio.backend.blk";
+    static final String NET_DRIVER = "virtio.device.net";
+    static final String NET_BACKENDS = "virtio.backend.net";
     static final String CORE = "virtio.ring";
 
     private final BundleContext context;
@@ -59,7 +61,8 @@ final class Container {
 
     /** Starts what an earlier test may have left stopped. */
     void startAll() throws Exception {
-        for (String name : List.of(CORE, MMIO, VHOST_USER, BACKENDS, DRIVER)) {
+        for (String name :
+                List.of(CORE, MMIO, VHOST_USER, BACKENDS, NET_BACKENDS, DRIVER, NET_DRIVER)) {
             bundle(name).start();
         }
     }
@@ -139,22 +142,39 @@ final class Container {
 
     /** The disk, waited for. */
     BlockDevice disk(String name) throws Exception {
-        AtomicReference<BlockDevice> found = new AtomicReference<>();
+        return device(BlockDevice.class, name);
+    }
+
+    /** The disk; null when there is none now. */
+    BlockDevice diskNow(String name) throws Exception {
+        return deviceNow(BlockDevice.class, name);
+    }
+
+    /** The network card, waited for. */
+    NetDevice card(String name) throws Exception {
+        return device(NetDevice.class, name);
+    }
+
+    /** The network card; null when there is none now. */
+    NetDevice cardNow(String name) throws Exception {
+        return deviceNow(NetDevice.class, name);
+    }
+
+    private <T> T device(Class<T> type, String name) throws Exception {
+        AtomicReference<T> found = new AtomicReference<>();
         Wait.until(
-                "disk " + name,
+                type.getSimpleName() + " " + name,
                 () -> {
-                    found.set(diskNow(name));
+                    found.set(deviceNow(type, name));
                     return found.get() != null;
                 });
         return found.get();
     }
 
-    /** The disk; null when there is none now. */
-    BlockDevice diskNow(String name) throws Exception {
-        Collection<ServiceReference<BlockDevice>> found =
-                context.getServiceReferences(
-                        BlockDevice.class, "(" + BlockDevice.NAME + "=" + name + ")");
-        for (ServiceReference<BlockDevice> reference : found) {
+    /** By the property that disks and cards share. */
+    private <T> T deviceNow(Class<T> type, String name) throws Exception {
+        for (ServiceReference<T> reference :
+                context.getServiceReferences(type, "(" + BlockDevice.NAME + "=" + name + ")")) {
             return context.getService(reference);
         }
         return null;
@@ -186,7 +206,8 @@ final class Container {
 
     /** Stops all of ours but the API, and sees that they have given everything back. */
     void stopAllAndSeeNothingIsLeft() throws Exception {
-        for (String name : List.of(DRIVER, BACKENDS, MMIO, VHOST_USER, CORE)) {
+        for (String name :
+                List.of(DRIVER, NET_DRIVER, BACKENDS, NET_BACKENDS, MMIO, VHOST_USER, CORE)) {
             bundle(name).stop();
         }
         nothingIsHeld();
