@@ -27,6 +27,7 @@ import java.util.Map;
 @Timeout(value = 120, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
 class NetSwapTest {
     private static final int SWAPS = 10;
+    private static final int WINDOW = 64;
     private static final String MAC = ",mac=52:54:00:00:00:01";
     private static final ValueLayout.OfInt NUMBER = ValueLayout.JAVA_INT_UNALIGNED;
     private static final ValueLayout.OfShort TYPE =
@@ -92,6 +93,92 @@ class NetSwapTest {
             // What was in flight may have arrived all the same.
             assertTrue(received >= sent - lost && received <= sent, all.toString());
             assertEquals(Map.of(), b.statistics().queues().getFirst().dropped());
+        }
+    }
+
+    /** Whatever a peer had of us when we left it is lost, and nothing else. */
+    @Test
+    void betweenTwoPeersNoMoreIsLostThanWasInFlight() throws Exception {
+        Path[] sockets = {folder.resolve("a.sock"), folder.resolve("b.sock")};
+        try (Testpmd a = Testpmd.start("net_vhost0,iface=" + sockets[0] + ",queues=1");
+                Testpmd b = Testpmd.start("net_vhost0,iface=" + sockets[1] + ",queues=1")) {
+            for (Testpmd peer : new Testpmd[] {a, b}) {
+                peer.command("set fwd io", "Set io");
+                peer.command("start", "io packet forwarding");
+            }
+            rig.core.bus().attach("vhost-user:" + sockets[0], "net0");
+            NetDevice card = rig.cards.get("net0");
+            byte[] frame = Rig.frame(64, new byte[] {2, 0, 0, 0, 0, 2}, card.macAddress(), 1);
+            int swaps = 6;
+            try (NetQueue queue = card.openQueue(0)) {
+                Thread frames = Thread.ofPlatform().start(() -> exchange(queue, frame));
+                for (int swap = 1; swap <= swaps; swap++) {
+                    int enough = returned + 1000;
+                    long end = System.nanoTime() + 20_000_000_000L;
+                    while (returned < enough && failure == null) {
+                        assertTrue(System.nanoTime() < end, "frames come back: " + a + b);
+                        Thread.sleep(1);
+                    }
+                    rig.core.bus().swap("net0", "vhost-user:" + sockets[swap % 2]);
+                }
+                int enough = returned + 1000;
+                while (returned < enough && failure == null) {
+                    Thread.sleep(1);
+                }
+                stop = true;
+                frames.join();
+            }
+            assertEquals(null, failure);
+            NetStatistics.Pair all = card.statistics().queues().getFirst();
+            System.out.printf(
+                    "%d swaps between peers: %d frames sent, %d came back%n",
+                    swaps, all.sentFrames(), returned);
+            assertEquals(returned, all.receivedFrames());
+            // What was in flight, and with it the window's rest at the end.
+            assertTrue(all.sentFrames() - returned <= (swaps + 1) * WINDOW, all.toString());
+            assertTrue(
+                    all.dropped().keySet().stream().allMatch(r -> r == DropReason.IN_FLIGHT),
+                    all.toString());
+            rig.core.bus().detach("net0");
+        }
+    }
+
+    private volatile int returned;
+
+    /** Keeps a window of numbered frames on the way, and sees that they come back in order. */
+    private void exchange(NetQueue queue, byte[] frame) {
+        try {
+            int sent = 0;
+            int last = -1;
+            PacketBuffer[] one = new PacketBuffer[1];
+            PacketBuffer[] burst = new PacketBuffer[WINDOW];
+            while (!stop) {
+                // Those below the last one that came back are gone.
+                int room = WINDOW - (sent - 1 - last);
+                if (room > 0 && queue.allocate(one) == 1) {
+                    one[0].frame(PacketBuffer.HEADROOM, frame.length);
+                    var segment = one[0].segment();
+                    java.lang.foreign.MemorySegment.copy(
+                            frame, 0, segment, ValueLayout.JAVA_BYTE, one[0].offset(), 64);
+                    segment.set(NUMBER, one[0].offset() + 14, sent);
+                    while (queue.send(one, 1) == 0 && !stop) {
+                        Thread.onSpinWait();
+                    }
+                    sent++;
+                }
+                int count = room > 0 ? queue.receive(burst) : queue.receive(burst, 200);
+                for (int i = 0; i < count; i++) {
+                    last = number(burst[i], last);
+                }
+                returned += count;
+                queue.free(burst, count);
+                if (room <= 0 && count == 0) {
+                    // The whole window is lost.
+                    last = sent - 1;
+                }
+            }
+        } catch (InterruptedException | RuntimeException | AssertionError e) {
+            failure = e;
         }
     }
 
