@@ -141,6 +141,8 @@ class NetOverTransportsTest {
     @Tag("DRV-NET-033")
     @Tag("DEV-NET-033")
     @Tag("DEV-NET-043")
+    @Tag("DEV-NET-045")
+    @Tag("DEV-NET-046")
     void aPartialChecksumArrivesAsTheReceiverWantsIt(boolean offload) throws Exception {
         String without = offload ? "" : ",without=GUEST_CSUM" + NetFeatures.WITHOUT_GUEST;
         NetDevice card = rig.card("mmio", "loopback:" + without, "net0");
@@ -165,6 +167,8 @@ class NetOverTransportsTest {
 
     @Test
     @Tag("DRV-NET-016")
+    @Tag("DRV-NET-021")
+    @Tag("DRV-NET-034")
     void aDeviceWithoutChecksumsGetsThemFilledIn() throws Exception {
         NetDevice card =
                 rig.card("mmio", "loopback:,without=CSUM" + NetFeatures.WITHOUT_HOST, "net0");
@@ -313,6 +317,33 @@ class NetOverTransportsTest {
             heard(from, to, other, true);
             heard(from, to, mac, false);
         }
+    }
+
+    @Test
+    @Tag("DRV-NET-068")
+    @Tag("DRV-NET-069")
+    @Tag("DRV-NET-070")
+    void whatTheDeviceCannotIsNotAskedOfIt() throws Exception {
+        NetDevice some = rig.card("mmio", "switch:lan,without=CTRL_RX_EXTRA", "a");
+        some.receive(Set.of(ReceiveMode.PROMISCUOUS, ReceiveMode.ALL_MULTICAST));
+        for (ReceiveMode mode :
+                new ReceiveMode[] {
+                    ReceiveMode.ALL_UNICAST,
+                    ReceiveMode.NO_MULTICAST,
+                    ReceiveMode.NO_UNICAST,
+                    ReceiveMode.NO_BROADCAST
+                }) {
+            refused("CTRL_RX_EXTRA", () -> some.receive(Set.of(mode)));
+        }
+        NetDevice none = rig.card("mmio", "switch:lan,without=CTRL_RX,without=CTRL_RX_EXTRA", "b");
+        refused("CTRL_RX", () -> none.receive(Set.of(ReceiveMode.PROMISCUOUS)));
+        refused("CTRL_RX", () -> none.receive(Set.of(ReceiveMode.ALL_MULTICAST)));
+        refused("CTRL_RX", () -> none.filterAddresses(List.of(), List.of()));
+    }
+
+    private static void refused(String feature, org.junit.jupiter.api.function.Executable call) {
+        String said = assertThrows(VirtioException.class, call).getMessage();
+        assertTrue(said.contains(feature), said);
     }
 
     private int marks;
