@@ -53,6 +53,33 @@ class CommandsIT {
     }
 
     @Test
+    void cardsSayWhatWasSet() throws Exception {
+        String card = "export loopback:,pairs=2,speed=2500 pci:a; attach pci:a --name=x; ";
+        Distribution.Outcome outcome =
+                Distribution.commands(
+                        card
+                                + "hash x --types=UDPV4 --table=0,1,1,0 --unclassified=1;"
+                                + "coalesce x --rxframes=32 --rxusecs=100;"
+                                + "coalesce x --pair=1 --txframes=8 --txusecs=50; show x");
+        assertEquals(0, outcome.exit(), outcome.err());
+        for (String line :
+                new String[] {
+                    "link +up, 2500 Mbit/s, full duplex",
+                    "hashes +\\[UDPV4\\], key of 40 bytes, table of 4, unclassified to pair 1",
+                    "notified, pair 0 +after 32 frames or 100 us received, at once sent",
+                    "notified, pair 1 +after 32 frames or 100 us received, after 8 frames or 50 us"
+                            + " sent"
+                }) {
+            assertTrue(outcome.out().matches("(?s).*\n" + line + "\n.*"), outcome.out());
+        }
+        Distribution.Outcome refused = Distribution.commands(card + "hash x --types=all --table=2");
+        assertNotEquals(0, refused.exit());
+        assertTrue(
+                refused.err().contains("queue pair 2 in a table, limits are 0 and 1"),
+                refused.err());
+    }
+
+    @Test
     void copyTakesAFileToADiskAndBack() throws Exception {
         Path from = folder.resolve("from");
         Path to = folder.resolve("to");

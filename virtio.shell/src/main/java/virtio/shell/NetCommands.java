@@ -38,7 +38,8 @@ public final class NetCommands {
             "pcap NAME FILE [--runtime=10] [--count=1000000] [--snaplen=65553] [--json]";
 
     private static final String HASH =
-            "hash NAME [--types=UDPV4,TCPV4] [--key=HEX] [--table=0,1] [--unclassified=0] [--json]";
+            "hash NAME [--types=UDPV4,TCPV4] [--key=6d5a] [--table=0,1] [--unclassified=0]"
+                + " [--json]";
 
     private static final String COALESCE =
             "coalesce NAME [--pair=0] [--rxframes=0] [--rxusecs=0] [--txframes=0] [--txusecs=0]"

@@ -168,6 +168,7 @@ class HashTest {
     /** Large packets have the longer header before them as well. */
     @ParameterizedTest
     @ValueSource(strings = {"", ",without=MRG_RXBUF"})
+    @Tag("DRV-NET-007")
     @Tag("DRV-NET-050")
     void framesOfEverySizeWithHashes(String without) throws Exception {
         NetDevice card = rig.card("mmio", "loopback:,mtu=65535" + without, "net0");

@@ -55,6 +55,7 @@ class NetLimitsTest {
     }
 
     @Test
+    @Tag("DRV-NET-001")
     void sizesBelowTheLeastAreRefusedByValueAndLimit() throws Exception {
         says(4, 39, 128, 0x1FF);
         refused("rss_max_key_size of 39 bytes, the least is 40");

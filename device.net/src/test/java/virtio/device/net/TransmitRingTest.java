@@ -90,7 +90,11 @@ class TransmitRingTest {
     @CsvSource({"500, 0", "46, 500", "47, 500", "34, 500", "20, 500"})
     @Tag("DRV-NET-036")
     @Tag("DRV-NET-015")
+    @Tag("DRV-NET-026")
+    @Tag("DRV-NET-029")
+    @Tag("DRV-NET-044")
     @Tag("DRV-NET-046")
+    @Tag("DRV-NET-060")
     void theLengthOfHeadersIsExact(int first, int rest) {
         int[][] expected = {
             {NetHeader.GSO_TCPV4, START + 32}, {NetHeader.GSO_UDP_L4, START + 8},
@@ -107,6 +111,26 @@ class TransmitRingTest {
             assertEquals(0, p.segment.get(Packet.INT, HEADER + NetHeader.CSUM_OFFSET) >>> 16);
             assertEquals(0, p.segment.get(Packet.LONG, HEADER + NetHeader.HASH_VALUE));
         }
+    }
+
+    @Test
+    @Tag("DRV-NET-019")
+    @Tag("DRV-NET-020")
+    @Tag("DRV-NET-022")
+    @Tag("DRV-NET-023")
+    @Tag("DRV-NET-043")
+    void segmentationThatWasNotNegotiatedIsRefused() {
+        int ecn = NetHeader.GSO_TCPV4 | NetHeader.GSO_ECN;
+        for (int type : new int[] {NetHeader.GSO_TCPV6, 3, ecn, 0x21, 0x41, 0x25, 0x45, 2}) {
+            Packet p = frame(500, 0, NetHeader.GSO_TCPV4);
+            p.requestSegmentation(type, 100, 66);
+            assertThrows(IllegalArgumentException.class, () -> send(p), "type " + type);
+            PacketPool.putAll(p);
+        }
+        Packet p = frame(500, 0, NetHeader.GSO_TCPV4);
+        p.clearOffloads();
+        p.requestSegmentation(NetHeader.GSO_TCPV4, 100, 66);
+        assertThrows(IllegalArgumentException.class, () -> send(p), "without a checksum");
     }
 
     @Test
