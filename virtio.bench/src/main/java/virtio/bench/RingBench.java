@@ -143,7 +143,8 @@ final class RingBench {
         rings.add(new Fork(way, command));
     }
 
-    private static List<String> java(Class<?> main, Object... arguments) {
+    /** The command for another JVM as this one, with that class to run. */
+    static List<String> java(Class<?> main, Object... arguments) {
         List<String> command = new ArrayList<>();
         command.add(ProcessHandle.current().info().command().orElse("java"));
         command.addAll(ManagementFactory.getRuntimeMXBean().getInputArguments());
