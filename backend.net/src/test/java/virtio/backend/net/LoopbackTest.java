@@ -181,6 +181,43 @@ class LoopbackTest {
     }
 
     @Test
+    @Tag("DEV-NET-040")
+    void congestionIsMarkedWhereTheDriverKnowsIt() throws Exception {
+        Packets.Ends ends =
+                new Packets.Ends(new byte[] {10, 0, 0, 1}, new byte[] {10, 0, 0, 2}, 1000, 2000);
+        // The congestion window was reduced (RFC 3168 6.1.2).
+        byte[] tcp = Packets.tcp(ends, 1, 0x90, new byte[3000]);
+        tcp = Packets.partial(ends, Packets.TCP, tcp);
+        byte[] ip = Packets.ipv4(ends, 1, 0x4000, new byte[0], Packets.TCP, tcp);
+        byte[] frame = Packets.frame(-1, true, ip);
+        byte[] packet = new byte[HEADER + frame.length];
+        System.arraycopy(frame, 0, packet, HEADER, frame.length);
+        ByteBuffer.wrap(packet)
+                .order(ByteOrder.LITTLE_ENDIAN)
+                .put((byte) NetHeader.F_NEEDS_CSUM)
+                .put((byte) (NetHeader.GSO_TCPV4 | NetHeader.GSO_ECN))
+                .putShort((short) 66)
+                .putShort((short) 1448)
+                .putShort((short) 34)
+                .putShort((short) 16);
+        start("");
+        FakeQueue.Buffer whole = receive.add(new byte[0], 4096);
+        send(packet);
+        assertEquals(
+                NetHeader.GSO_TCPV4 | NetHeader.GSO_ECN, whole.bytes()[NetHeader.GSO_TYPE] & 0xFF);
+        start("", NetFeature.GUEST_ECN);
+        List<FakeQueue.Buffer> segments = new ArrayList<>();
+        for (int i = 0; i < 4; i++) {
+            segments.add(receive.add(new byte[0], 4096));
+        }
+        send(packet);
+        assertEquals(3, receive.turns.size());
+        for (FakeQueue.Buffer segment : segments.subList(0, 3)) {
+            assertEquals(NetHeader.GSO_NONE, segment.bytes()[NetHeader.GSO_TYPE]);
+        }
+    }
+
+    @Test
     @Tag("DEV-NET-005")
     @Tag("DEV-NET-006")
     void framesUpToTheMtuPassAndLargerOnesDoNot() throws Exception {

@@ -134,6 +134,30 @@ class NetOverTransportsTest {
         assertThrows(IllegalArgumentException.class, () -> card.openQueue(1));
     }
 
+    @Test
+    @Tag("DRV-NET-061")
+    @Tag("DEV-NET-025")
+    void whatNobodyHasVerifiedIsHandedOnAsItIs() throws Exception {
+        NetDevice card = rig.card("mmio", "loopback:", "net0");
+        byte[] mac = card.macAddress();
+        // The field holds the pseudo header's sum, and nobody is asked to do more.
+        byte[] packet = NetFeatures.udp(mac, mac, 333);
+        assertFalse(NetFeatures.checksumIsRight(packet));
+        try (NetQueue queue = card.openQueue(0)) {
+            Rig.send(queue, Rig.fill(queue, packet));
+            PacketBuffer got = Rig.receive(queue, 10_000);
+            assertFalse(got.needsChecksum());
+            assertFalse(got.checksumValid());
+            assertArrayEquals(packet, Rig.bytes(got));
+        }
+        BlockingQueue<byte[]> handled = new LinkedBlockingQueue<>();
+        try (FramePort port =
+                card.openPort(0, f -> handled.add(f.toArray(ValueLayout.JAVA_BYTE)))) {
+            port.send(MemorySegment.ofArray(packet));
+            assertArrayEquals(packet, handled.poll(10, TimeUnit.SECONDS));
+        }
+    }
+
     @ParameterizedTest
     @ValueSource(booleans = {true, false})
     @Tag("DRV-NET-016")
@@ -370,6 +394,7 @@ class NetOverTransportsTest {
     @Test
     @Tag("DRV-NET-076")
     @Tag("DRV-NET-077")
+    @Tag("DRV-NET-079")
     @Tag("DEV-NET-089")
     void flowsSpreadOverSeveralPairs() throws Exception {
         NetDevice card = rig.card("mmio", "loopback:,pairs=2", "net0");
@@ -388,6 +413,7 @@ class NetOverTransportsTest {
                 got += first.receive(burst) + second.receive(burst);
             }
         }
+        assertThrows(IllegalArgumentException.class, () -> card.openQueue(2));
         List<NetStatistics.Pair> pairs = card.statistics().queues();
         assertEquals(64, pairs.get(0).receivedFrames() + pairs.get(1).receivedFrames());
         assertTrue(pairs.get(0).receivedFrames() > 10, pairs.toString());
