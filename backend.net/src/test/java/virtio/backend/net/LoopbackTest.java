@@ -130,6 +130,8 @@ class LoopbackTest {
 
     @Test
     @Tag("DEV-NET-033")
+    @Tag("DEV-NET-025")
+    @Tag("DEV-NET-054")
     void aFrameSaysNothingThatWasNotAskedFor() throws Exception {
         start("", NetFeature.GUEST_CSUM);
         FakeQueue.Buffer buffer = receive.add(new byte[0], 1526);

@@ -171,6 +171,7 @@ class CoalescingTest {
     @Test
     @Tag("DEV-NET-010")
     @Tag("DRV-NET-010")
+    @Tag("DEV-NET-011")
     void speedAndDuplexAreWhatTheDeviceSays() throws Exception {
         NetDevice card = rig.card("mmio", "loopback:,speed=2500", "net0");
         assertEquals(2500, card.speedMegabits());

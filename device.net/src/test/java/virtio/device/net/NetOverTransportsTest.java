@@ -114,6 +114,8 @@ class NetOverTransportsTest {
 
     @Test
     @Tag("DRV-NET-008")
+    @Tag("DRV-NET-031")
+    @Tag("DRV-NET-079")
     void whatCannotBeSentIsRefusedByNumber() throws Exception {
         NetDevice card = rig.card("mmio", "loopback:", "net0");
         try (NetQueue queue = card.openQueue(0)) {
@@ -165,6 +167,7 @@ class NetOverTransportsTest {
     @Tag("DRV-NET-033")
     @Tag("DEV-NET-033")
     @Tag("DEV-NET-043")
+    @Tag("DEV-NET-044")
     @Tag("DEV-NET-045")
     @Tag("DEV-NET-046")
     void aPartialChecksumArrivesAsTheReceiverWantsIt(boolean offload) throws Exception {
@@ -191,6 +194,8 @@ class NetOverTransportsTest {
 
     @Test
     @Tag("DRV-NET-016")
+    @Tag("DRV-NET-019")
+    @Tag("DRV-NET-020")
     @Tag("DRV-NET-021")
     @Tag("DRV-NET-034")
     void aDeviceWithoutChecksumsGetsThemFilledIn() throws Exception {
@@ -206,10 +211,20 @@ class NetOverTransportsTest {
             assertTrue(NetFeatures.checksumIsRight(Rig.bytes(got)));
             PacketBuffer large = Rig.fill(queue, NetFeatures.udp(mac, mac, 1200));
             large.requestChecksum(34, 6);
-            large.requestSegmentation(NetHeader.GSO_UDP_L4, 500, 42);
-            assertThrows(
-                    IllegalArgumentException.class,
-                    () -> queue.send(new PacketBuffer[] {large}, 1));
+            int fragments = 3;
+            for (int type :
+                    new int[] {
+                        NetHeader.GSO_TCPV4, NetHeader.GSO_TCPV6, NetHeader.GSO_UDP_L4, fragments
+                    }) {
+                large.requestSegmentation(type, 500, 42);
+                assertEquals(
+                        "frame 0 with segmentation type %d, which the device does not do"
+                                .formatted(type),
+                        assertThrows(
+                                        IllegalArgumentException.class,
+                                        () -> queue.send(new PacketBuffer[] {large}, 1))
+                                .getMessage());
+            }
         }
     }
 
@@ -422,6 +437,7 @@ class NetOverTransportsTest {
     }
 
     @Test
+    @Tag("DRV-NET-007")
     void aHandlerGetsFinishedFrames() throws Exception {
         NetDevice card = rig.card("vhost-user", "loopback:,mtu=9000", "net0");
         byte[] mac = card.macAddress();

@@ -189,6 +189,8 @@ class RogueCardTest {
     }
 
     @Test
+    @Tag("DRV-NET-062")
+    @Tag("DRV-NET-064")
     void segmentationThatIsNotKnown() {
         use(NetHeader.BYTES + 60, PARTIAL, 0x7F, 100, 34, 16, 1);
         dropped(DropReason.OFFLOAD);
@@ -217,10 +219,12 @@ class RogueCardTest {
     @Test
     @Tag("DRV-NET-055")
     @Tag("DRV-NET-058")
+    @Tag("DRV-NET-061")
     void whatMeansNothingIsNotLookedAt() {
         use(NetHeader.BYTES + 60, 0xF8, 0, 0xFFFF, 0xFFFF, 0xFFFF, 1);
         Packet p = good(60);
         assertEquals(false, p.needsChecksum());
+        assertEquals(false, p.checksumValid());
         assertEquals(0, p.checksumStart());
     }
 
