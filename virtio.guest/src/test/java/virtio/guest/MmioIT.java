@@ -30,8 +30,8 @@ class MmioIT {
         "packed=on,event_idx=off,indirect_desc=off",
     };
 
-    private static final int MEBIBYTES = 8;
-    private static final int LIVE_BYTES = MEBIBYTES << 20;
+    private static final int MEBIBYTES = 4;
+    private static final int LIVE_BYTES = 2 << 20;
 
     @TempDir static Path folder;
     private static Path written;
@@ -82,7 +82,7 @@ class MmioIT {
                     load d4 --runtime=60 --count=4 --swap=pci:0000:00:01.0; \
                     attach mmio:0xfeb02400 --name=d5; \
                     load d5 --runtime=60 --count=2 --update=virtio.transport.mmio; \
-                    attach mmio:0xfeb02200 --name=d6; load d6 --runtime=6; ls" > /tmp/live
+                    attach mmio:0xfeb02200 --name=d6; load d6 --runtime=5; ls" > /tmp/live
                     local status=$?
                     cat /tmp/live
                     return $status

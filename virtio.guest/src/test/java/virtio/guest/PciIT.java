@@ -42,13 +42,14 @@ class PciIT {
                                 "virtio-blk-pci,drive=bare,addr=6,event_idx=off,indirect_desc=off"
                                         + OPTIONS)
                         .qemu("-device", "virtio-blk-pci,drive=pin,addr=7,vectors=0" + OPTIONS)
+                        .qemu("-device", "virtio-gpu-pci,addr=8,hostmem=1M" + OPTIONS)
                         .job(
                                 """
-                                check unbound container "why pci:0000:00:04.0"
-                                check refused container "attach pci:0000:00:04.0"
+                                check refused container "why pci:0000:00:04.0; \
+                                attach pci:0000:00:04.0"
                                 modprobe vfio_iommu_type1
                                 modprobe vfio-pci
-                                for n in 4 5 6 7; do
+                                for n in 4 5 6 7 8; do
                                     check bind$n rebind pci 0000:00:0$n.0 vfio-pci
                                 done
                                 check read container "attach pci:0000:00:04.0; show blk0; \
@@ -62,6 +63,7 @@ class PciIT {
                                 copy blk0 file:/tmp/again.img"
                                 check pin container "attach pci:0000:00:07.0; \
                                 copy blk0 file:/tmp/pin.img; ring blk0 0"
+                                check shared container "attach pci:0000:00:08.0"
                                 check twice container "attach pci:0000:00:04.0; \
                                 attach pci:00:04.0 --name other"
                                 exec 9<> "/dev/vfio/$(basename "$(readlink \
@@ -106,7 +108,8 @@ class PciIT {
     @Test
     void whatIsBoundElsewhereIsRefusedWithTheCommandsThatHelp() {
         String said = guest.refused("refused");
-        assertTrue(said.contains("bound to virtio-pci"), said);
+        assertTrue(said.contains("pci:0000:00:04.0: bound to virtio-pci"), said);
+        assertTrue(said.contains("virtio: pci:0000:00:04.0 is bound to virtio-pci"), said);
         assertTrue(said.contains("/sys/bus/pci/devices/0000:00:04.0/driver/unbind"), said);
     }
 
@@ -129,6 +132,13 @@ class PciIT {
     void withoutVectorsThePinIsUsed() {
         String said = guest.passed("pin");
         assertTrue(said.matches("(?s).*interrupts received +[1-9].*"), said);
+    }
+
+    @Test
+    void sharedMemoryIsRefusedByName() {
+        String said = guest.refused("shared");
+        assertTrue(said.contains("has shared memory region 1 of 1048576 bytes"), said);
+        assertTrue(said.contains("no driver for gpu devices"), said);
     }
 
     @Test

@@ -12,7 +12,7 @@ import java.nio.file.Path;
 
 /** What happens to PCI functions while they are in use: swapped, updated, unplugged. */
 class PciLiveIT {
-    private static final int BYTES = 8 << 20;
+    private static final int BYTES = 2 << 20;
     private static final String OPTIONS = ",disable-legacy=on,iommu_platform=on";
 
     @TempDir static Path folder;
@@ -64,14 +64,14 @@ class PciLiveIT {
                         attach pci:0000:00:09.0; \
                         load blk0 --runtime=60 --count=4 --swap=vhost-user:/tmp/path.sock"
                         check grow container "attach pci:0000:00:0b.0 --name grow; \
-                        perf grow --runtime=5; show grow"
+                        perf grow --runtime=3; show grow"
                         slot=/sys/bus/pci/devices/0000:01:00.0
                         while [ -e $slot ]; do sleep 0.2; done && echo hot is away && \
                         while [ ! -e $slot/driver ]; do sleep 0.2; done && \
                         rebind pci 0000:01:00.0 vfio-pci && echo hot is bound &
                         echo swapTimeoutMillis=15000 > /opt/virtio/conf/virtio.bus.cfg
                         check hot container "attach pci:0000:01:00.0 --name hot; \
-                        load hot --runtime=12; detach hot; \
+                        load hot --runtime=6; detach hot; \
                         attach pci:0000:01:00.0 --name lost; perf lost --runtime=200"
                         [ ! -e $slot ]
                         """)
