@@ -39,7 +39,7 @@ class MmioIT {
 
     @BeforeAll
     static void boot() throws Exception {
-        guest = Guest.microvm("mmio").limit(400);
+        guest = Guest.microvm("mmio").limit(600);
         for (int i = 0; i < DISKS; i++) {
             IMAGES[i] = Disks.fileSystem(folder.resolve("disk" + i), MEBIBYTES);
             SUMS[i] = Disks.sha256(IMAGES[i]);

@@ -75,7 +75,7 @@ class PciLiveIT {
                         attach pci:0000:01:00.0 --name lost; perf lost --runtime=200"
                         [ ! -e $slot ]
                         """)
-                .limit(500)
+                .limit(600)
                 .boot();
         try {
             guest.await("grow attached");
