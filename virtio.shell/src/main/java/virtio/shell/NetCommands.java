@@ -39,7 +39,7 @@ public final class NetCommands {
 
     private static final String HASH =
             "hash NAME [--types=UDPV4,TCPV4] [--key=6d5a] [--table=0,1] [--unclassified=0]"
-                + " [--json]";
+                    + " [--json]";
 
     private static final String COALESCE =
             "coalesce NAME [--pair=0] [--rxframes=0] [--rxusecs=0] [--txframes=0] [--txusecs=0]"
