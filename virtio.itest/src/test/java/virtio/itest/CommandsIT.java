@@ -45,6 +45,34 @@ class CommandsIT {
     }
 
     @Test
+    void aFailedLineOfTheInputEndsNoOther() throws Exception {
+        Distribution.Outcome outcome =
+                Distribution.run(
+                        60,
+                        "export ram:1MiB mmio:a; attach mmio:b; ls\n\nattach mmio:a --name=x\n",
+                        "-c",
+                        "-");
+        assertEquals(1, outcome.exit(), outcome.err());
+        assertEquals("ram:1MiB exported at mmio:a\nx attached to mmio:a\n", outcome.out());
+        assertTrue(outcome.err().contains("mmio:b does not exist"), outcome.err());
+        assertEquals(1, outcome.err().lines().count(), outcome.err());
+        Distribution.Outcome well = Distribution.run(60, "export ram:1MiB mmio:a\nls", "-c", "-");
+        assertEquals(0, well.exit(), well.err());
+        assertTrue(well.out().contains("mmio:a"), well.out());
+    }
+
+    /** There are no vDPA modules where tests run, or nothing is missing. */
+    @Test
+    void whatATransportMissesIsSaidForAnyOfItsAddresses() throws Exception {
+        Distribution.Outcome outcome = Distribution.commands("why vduse:disk0");
+        assertEquals(0, outcome.exit(), outcome.err());
+        if (!Files.exists(Path.of("/sys/module/vduse"))) {
+            assertTrue(outcome.out().startsWith("vduse: "), outcome.out());
+            assertTrue(outcome.out().contains("module vduse"), outcome.out());
+        }
+    }
+
+    @Test
     void nonsenseFails() throws Exception {
         assertNotEquals(0, Distribution.commands("nonsense").exit());
         assertNotEquals(0, Distribution.commands("export").exit());
