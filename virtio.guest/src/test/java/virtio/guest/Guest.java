@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import java.io.BufferedReader;
 import java.io.ByteArrayInputStream;
+import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.OutputStream;
 import java.net.StandardProtocolFamily;
@@ -21,6 +22,10 @@ import java.util.Comparator;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Predicate;
+import java.util.jar.Attributes;
+import java.util.jar.JarEntry;
+import java.util.jar.JarOutputStream;
+import java.util.jar.Manifest;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
@@ -60,6 +65,7 @@ import java.util.zip.GZIPInputStream;
  *
  * <p>The job is a shell script of busybox; {@code init} beside this class has its functions: {@code
  * check NAME COMMAND…} runs a step, {@code container COMMANDS} a container with shell commands,
+ * {@code session NAME} a container that stays and {@code tell NAME COMMANDS} what it is to do,
  * {@code give FILE} hands a file to {@link #file}, {@code hugepages COUNT} reserves memory, {@code
  * rebind BUS DEVICE DRIVER} binds. A step that failed is the test's to judge; the guest itself
  * fails when the job never comes to its end. What the guest says is in {@code
@@ -141,6 +147,48 @@ final class Guest implements AutoCloseable {
     /** A file for the guest at an absolute path there. */
     Guest file(String path, Path file) throws IOException {
         image.put(path, Files.readAllBytes(file));
+        return this;
+    }
+
+    /** The classes beside a program's, for the job's function {@code program}. */
+    Guest program(Class<?> program) throws Exception {
+        String folder = "/opt/probe/" + program.getPackageName().replace('.', '/') + "/";
+        for (Path file : beside(program)) {
+            image.put(folder + file.getFileName(), Files.readAllBytes(file));
+        }
+        return this;
+    }
+
+    private static List<Path> beside(Class<?> type) throws Exception {
+        Path own = Path.of(type.getResource(type.getSimpleName() + ".class").toURI());
+        try (Stream<Path> classes = Files.list(own.getParent())) {
+            return classes.toList();
+        }
+    }
+
+    /**
+     * A bundle of the classes beside its activator, which the guest's containers find in {@code
+     * deploy/}.
+     *
+     * @param imports packages, with commas between
+     */
+    Guest bundle(Class<?> activator, String imports) throws Exception {
+        Manifest manifest = new Manifest();
+        Attributes headers = manifest.getMainAttributes();
+        headers.put(Attributes.Name.MANIFEST_VERSION, "1.0");
+        headers.putValue("Bundle-ManifestVersion", "2");
+        headers.putValue("Bundle-SymbolicName", activator.getPackageName());
+        headers.putValue("Bundle-Activator", activator.getName());
+        headers.putValue("Import-Package", imports);
+        var jar = new ByteArrayOutputStream();
+        try (var out = new JarOutputStream(jar, manifest)) {
+            String folder = activator.getPackageName().replace('.', '/') + "/";
+            for (Path file : beside(activator)) {
+                out.putNextEntry(new JarEntry(folder + file.getFileName()));
+                Files.copy(file, out);
+            }
+        }
+        image.put("/opt/virtio/deploy/" + activator.getPackageName() + ".jar", jar.toByteArray());
         return this;
     }
 

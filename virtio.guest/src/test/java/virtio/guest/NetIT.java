@@ -4,31 +4,22 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import org.junit.jupiter.api.BeforeAll;
-import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 import virtio.guest.stack.SmallStack;
 
-import java.io.ByteArrayInputStream;
 import java.io.IOException;
 import java.io.InputStream;
 import java.net.InetAddress;
 import java.net.ServerSocket;
 import java.net.Socket;
-import java.nio.charset.StandardCharsets;
-import java.nio.file.Files;
-import java.nio.file.Path;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Random;
 import java.util.concurrent.ConcurrentLinkedQueue;
-import java.util.jar.JarEntry;
-import java.util.jar.JarOutputStream;
-import java.util.jar.Manifest;
-import java.util.stream.Stream;
 
 /**
  * QEMU's virtio-net behind an MMIO window and behind PCI, each with QEMU's user network: its
@@ -36,16 +27,6 @@ import java.util.stream.Stream;
  */
 class NetIT {
     private static final String GATEWAY = "10.0.2.2";
-    private static final String MANIFEST =
-            """
-            Manifest-Version: 1.0
-            Bundle-ManifestVersion: 2
-            Bundle-SymbolicName: virtio.guest.stack
-            Bundle-Activator: virtio.guest.stack.SmallStack
-            Import-Package: org.osgi.framework,virtio.api,virtio.api.net
-            """;
-
-    @TempDir static Path folder;
     private static final byte[] DATA = new byte[SmallStack.BYTES];
     private static final ConcurrentLinkedQueue<String> ARRIVED = new ConcurrentLinkedQueue<>();
     private static Guest guest;
@@ -62,7 +43,7 @@ class NetIT {
             guest.qemu("-device", "virtio-net-device,netdev=mmio");
             guest.qemu("-device", "virtio-net-device,netdev=packed,packed=on,mrg_rxbuf=off");
             guest.qemu("-device", "virtio-net-pci,netdev=pci,disable-legacy=on");
-            guest.file("/opt/virtio/deploy/stack.jar", bundle());
+            guest.bundle(SmallStack.class, "org.osgi.framework,virtio.api,virtio.api.net");
             guest.job(
                     """
                     hugepages 60
@@ -78,22 +59,6 @@ class NetIT {
                             .formatted(server.getLocalPort()));
             guest.run();
         }
-    }
-
-    /** The stack as a bundle. */
-    private static Path bundle() throws Exception {
-        Path jar = folder.resolve("stack.jar");
-        Path classes = Path.of(SmallStack.class.getResource("SmallStack.class").toURI());
-        Manifest manifest =
-                new Manifest(new ByteArrayInputStream(MANIFEST.getBytes(StandardCharsets.UTF_8)));
-        try (var out = new JarOutputStream(Files.newOutputStream(jar), manifest);
-                Stream<Path> files = Files.list(classes.getParent())) {
-            for (Path file : files.toList()) {
-                out.putNextEntry(new JarEntry("virtio/guest/stack/" + file.getFileName()));
-                Files.copy(file, out);
-            }
-        }
-        return jar;
     }
 
     /** Takes as much from each connection as the stack sends, and sends as much itself. */
