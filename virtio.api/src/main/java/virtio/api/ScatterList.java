@@ -11,6 +11,12 @@ import java.util.Arrays;
  * (premapped). Not thread-safe.
  */
 public final class ScatterList {
+    // The first element lies apart: most buffers have no other.
+    private MemorySegment segment;
+    private long offset;
+    private int length;
+
+    // The others, from index 1.
     private final MemorySegment[] segments;
     private final long[] offsets;
     private final int[] lengths;
@@ -29,8 +35,9 @@ public final class ScatterList {
 
     /** Empties the list, forgetting the segments. */
     public ScatterList clear() {
+        segment = null;
         if (segmentCount != 0) {
-            Arrays.fill(segments, 0, count, null);
+            Arrays.fill(segments, 1, count, null);
             segmentCount = 0;
         }
         count = 0;
@@ -84,17 +91,17 @@ public final class ScatterList {
 
     /** The segment of an element, null for a premapped one. */
     public MemorySegment segment(int element) {
-        return segments[element];
+        return element == 0 ? segment : segments[element];
     }
 
     /** The offset in the segment, or the handle of a premapped element. */
     public long offset(int element) {
-        return offsets[element];
+        return element == 0 ? offset : offsets[element];
     }
 
     /** Bytes of an element, 1 or more. */
     public int length(int element) {
-        return lengths[element];
+        return element == 0 ? length : lengths[element];
     }
 
     private static long checked(MemorySegment segment, long offset, long length) {
@@ -123,12 +130,18 @@ public final class ScatterList {
             }
             outCount++;
         }
-        if (segment != null) {
-            segments[count] = segment;
-            segmentCount++;
+        if (count == 0) {
+            this.segment = segment;
+            this.offset = offset;
+            this.length = (int) length;
+        } else {
+            if (segment != null) {
+                segments[count] = segment;
+                segmentCount++;
+            }
+            offsets[count] = offset;
+            lengths[count] = (int) length;
         }
-        offsets[count] = offset;
-        lengths[count] = (int) length;
         count++;
     }
 }

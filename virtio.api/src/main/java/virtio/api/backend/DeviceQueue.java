@@ -25,6 +25,20 @@ public interface DeviceQueue {
     boolean next(Chain into);
 
     /**
+     * Takes as many available buffers as there are now.
+     *
+     * @param count the most to take, into as many of {@code into} from index 0
+     * @return how many were taken
+     */
+    default int next(Chain[] into, int count) {
+        int taken = 0;
+        while (taken < count && next(into[taken])) {
+            taken++;
+        }
+        return taken;
+    }
+
+    /**
      * Gives a buffer back to the driver, in any order.
      *
      * @param written bytes from the start of the device-writable part that were written
@@ -35,7 +49,8 @@ public interface DeviceQueue {
 
     /**
      * Gives several buffers back at once: the driver sees all of them or none (virtio 5.1.6.3.2
-     * asks for that where a frame is spread over them).
+     * asks for that where a frame is spread over them). Faster than one by one, since what the
+     * driver looks at is written once.
      *
      * @param count how many of both arrays, 1 or more; otherwise as {@link #complete(Chain, long)}
      */

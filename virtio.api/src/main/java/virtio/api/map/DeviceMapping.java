@@ -12,11 +12,21 @@ import java.util.Objects;
 public final class DeviceMapping {
     private final MapOps ops;
     private final MapToken token;
+    private final boolean identity;
 
     /** Binds the operations to the token they are to be called with. */
     public DeviceMapping(MapOps ops, MapToken token) {
         this.ops = Objects.requireNonNull(ops, "ops");
         this.token = Objects.requireNonNull(token, "token");
+        identity = ops instanceof IdentityMapOps;
+    }
+
+    /**
+     * Whether native memory is mapped where it is: its address is the handle, and there is nothing
+     * to unmap, so that a queue may skip both calls; {@code dma_need_unmap} of Linux.
+     */
+    public boolean identity() {
+        return identity;
     }
 
     /** The operations, for callers that hoist them out of a loop. */

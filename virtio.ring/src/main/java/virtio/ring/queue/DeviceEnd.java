@@ -12,6 +12,7 @@ import virtio.api.transport.QueueLayout;
 
 import java.lang.invoke.MethodHandles;
 import java.lang.invoke.VarHandle;
+import java.util.concurrent.atomic.AtomicInteger;
 
 /**
  * The device's end of a virtqueue, whatever its layout.
@@ -39,18 +40,24 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
     /** A queue that is never empty lets others of its thread have their turn after so many. */
     private static final int ROUNDS = 64;
 
+    /** So that no two ends have the same {@link #key}. */
+    private static final AtomicInteger KEYS = new AtomicInteger();
+
     private static final VarHandle BROKEN;
-    private static final VarHandle QUIESCED;
+    private static final VarHandle TAKES;
 
     static {
         try {
             MethodHandles.Lookup lookup = MethodHandles.lookup();
             BROKEN = lookup.findVarHandle(DeviceEnd.class, "broken", String.class);
-            QUIESCED = lookup.findVarHandle(DeviceEnd.class, "quiesced", boolean.class);
+            TAKES = lookup.findVarHandle(DeviceEnd.class, "takes", int.class);
         } catch (ReflectiveOperationException e) {
             throw new ExceptionInInitializerError(e);
         }
     }
+
+    /** What its chains know it by, above 0. */
+    final int key = KEYS.incrementAndGet() & Integer.MAX_VALUE;
 
     final int index;
     final int size;
@@ -61,15 +68,22 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
     /** Null without IN_ORDER: buffers are used as they are completed. */
     final Turns turns;
 
+    /** The most that a used length can say. */
+    static final long BYTES = 0xFFFFFFFFL;
+
+    /** What {@link #takes} and {@link #uses} say: nothing, by the short way, by the long way. */
+    static final int NOTHING = 0;
+
+    static final int PLAIN = 1;
+    static final int TRACKED = 2;
+
     /** The backend notifies by itself. */
     private boolean held;
 
-    /** False once broken, or stopped: the driver's memory may be gone. */
-    boolean serving = true;
-
     private String broken;
 
-    private boolean quiesced;
+    private int takes;
+    private int uses;
 
     private final Export export;
 
@@ -82,6 +96,8 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
         eventIdx = features.has(Feature.EVENT_IDX);
         indirect = features.has(Feature.INDIRECT_DESC);
         turns = features.has(Feature.IN_ORDER) ? new Turns(Math.clamp(size, 0, MAX_SIZE)) : null;
+        takes = layout.inflight() == null ? PLAIN : TRACKED;
+        uses = takes;
     }
 
     /**
@@ -104,7 +120,8 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
 
     /** Stops using the driver's memory; the next available index. Idempotent. */
     public final int stop() {
-        serving = false;
+        uses = NOTHING;
+        quiesce();
         return nextAvailable();
     }
 
@@ -113,12 +130,25 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
      * driver is; what was taken can be completed. From any thread.
      */
     public final void quiesce() {
-        QUIESCED.setVolatile(this, true);
+        TAKES.setVolatile(this, NOTHING);
     }
 
-    /** Whether {@link #next} may take more. */
-    final boolean takes() {
-        return serving && !(boolean) QUIESCED.getOpaque(this);
+    /**
+     * How {@link #next} takes buffers: plain ones are not recorded as in flight. NOTHING once
+     * quiesced, broken or stopped; a plain read, which is a new one whenever the ring is looked at
+     * anew.
+     */
+    final int takes() {
+        return takes;
+    }
+
+    /** The same for {@link #complete}; NOTHING once broken, or stopped: memory may be gone. */
+    final int uses() {
+        return uses;
+    }
+
+    final boolean serving() {
+        return uses != NOTHING;
     }
 
     /** Why the queue is broken, with value and limit; null when it works. */
@@ -131,7 +161,7 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
      * meanwhile, and notifies the driver. A backend that fails breaks the queue.
      */
     public final void serve(Backend backend) {
-        for (int round = 0; takes(); round++) {
+        for (int round = 0; takes() != NOTHING; round++) {
             if (round == ROUNDS) {
                 schedule();
                 return;
@@ -145,7 +175,7 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
             if (!held) {
                 notifyDriver();
             }
-            if (!serving || !awaitNotification()) {
+            if (!serving() || !awaitNotification()) {
                 return;
             }
         }
@@ -176,6 +206,7 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
         export.schedule(index);
     }
 
+    /** The address of an area, as {@link RingMemory#keep} has it. */
     final long area(String name, long handle, long length, int alignment, boolean write)
             throws VirtioException {
         long address = memory.translate(handle, length, write);
@@ -189,7 +220,7 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
                     "queue %d: the %s at %#x is not aligned to %d bytes"
                             .formatted(index, name, handle, alignment));
         }
-        return address;
+        return RingMemory.keep(address);
     }
 
     /** The position that a later life of the queue starts from. */
@@ -211,7 +242,8 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
 
     /** Breaks the queue; false, for callers to return. */
     final boolean breakQueue(String reason) {
-        serving = false;
+        uses = NOTHING;
+        quiesce();
         String sentence = "queue %d: %s".formatted(index, reason);
         if (BROKEN.compareAndSet(this, null, sentence)) {
             export.queueBroken(index, sentence);
@@ -230,37 +262,48 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
 
     @Override
     public final void complete(Chain[] chains, long[] written, int count) {
+        if (uses == PLAIN && (turns == null || turns.areNext(chains, count))) {
+            usePlain(chains, written, count);
+            if (turns != null) {
+                turns.pass(count);
+            }
+            return;
+        }
         for (int i = 0; i < count; i++) {
             close((RingChain) chains[i], written[i]);
         }
-        if (!serving) {
+        if (!serving()) {
             return;
         }
         hold();
         for (int i = 0; i < count; i++) {
-            RingChain chain = (RingChain) chains[i];
-            long length = Math.min(written[i], 0xFFFFFFFFL);
-            if (turns == null) {
-                use(chain.id, chain.descriptors, length);
-            } else {
-                useInTurn(chain, length);
-            }
+            useTracked((RingChain) chains[i], Math.min(written[i], BYTES));
         }
         publish();
     }
+
+    /** Closes, uses and publishes plain chains whose turn it is. */
+    abstract void usePlain(Chain[] chains, long[] written, int count);
 
     /** With IN_ORDER: notes the turn of a buffer just taken; false when the queue broke. */
     final boolean takeTurn(RingChain chain) {
         if (turns.take(chain)) {
             return true;
         }
-        chain.open = false;
+        chain.key = key;
         return breakQueue("%d buffers outstanding, the limit is %d".formatted(size + 1, size));
     }
 
-    /** With IN_ORDER: uses all whose turn it is, now that this one is completed. */
-    final void useInTurn(RingChain chain, long length) {
-        turns.done(chain, length);
+    /** Uses a buffer; with IN_ORDER all whose turn it is, now that this one is completed. */
+    final void useTracked(RingChain chain, long length) {
+        if (turns != null && !turns.isNext(chain)) {
+            turns.done(chain, length);
+            return;
+        }
+        use(chain.id, chain.descriptors, length);
+        if (turns == null) {
+            return;
+        }
         // Each gets an element of its own: drivers exist that look at every one of them.
         while (turns.next()) {
             use(turns.id(), turns.descriptors(), turns.length());
@@ -269,28 +312,40 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
 
     final RingChain open(Chain into) {
         RingChain chain = (RingChain) into;
-        if (chain.end != this || chain.open) {
-            throw new IllegalArgumentException(
-                    chain.open
-                            ? "queue %d: the chain holds buffer %d, which is not completed"
-                                    .formatted(index, chain.id)
-                            : "queue %d: the chain belongs to queue %d"
-                                    .formatted(index, chain.end.index));
+        if (chain.key != key) {
+            throw notFree(chain);
         }
         return chain;
     }
 
+    /** The chain holds a buffer from here on; true, for callers to return. */
+    final boolean opened(RingChain chain) {
+        chain.key = -key;
+        return true;
+    }
+
+    private IllegalArgumentException notFree(RingChain chain) {
+        return new IllegalArgumentException(
+                chain.open()
+                        ? "queue %d: the chain holds buffer %d, which is not completed"
+                                .formatted(index, chain.id)
+                        : "queue %d: the chain belongs to queue %d"
+                                .formatted(index, chain.end.index));
+    }
+
     final void close(RingChain chain, long written) {
-        if (chain.end != this || !chain.open) {
-            throw new IllegalArgumentException(
-                    "queue %d: complete of a chain that is not open".formatted(index));
+        if (chain.key != -key || written < 0 || written > chain.writableBytes) {
+            throw notCompletable(chain, written);
         }
-        if (written < 0 || written > chain.writableBytes) {
-            throw new IllegalArgumentException(
-                    "queue %d: %d bytes written, the chain's limit is %d"
-                            .formatted(index, written, chain.writableBytes));
-        }
-        chain.open = false;
+        chain.key = key;
+    }
+
+    private IllegalArgumentException notCompletable(RingChain chain, long written) {
+        return new IllegalArgumentException(
+                chain.key != -key
+                        ? "queue %d: complete of a chain that is not open".formatted(index)
+                        : "queue %d: %d bytes written, the chain's limit is %d"
+                                .formatted(index, written, chain.writableBytes));
     }
 
     /** Neither empty nor beyond the end of the handles. */

@@ -390,16 +390,19 @@ public abstract class DriverEnd extends Shadow implements Virtqueue {
 
     /** Throws for a buffer of one element that could never be added. */
     final void checkOne(MemorySegment segment, long offset, int length) {
-        if (segment == null) {
-            if (offset == 0 || offset == MapOps.MAPPING_ERROR) {
-                throw new IllegalArgumentException(
-                        "%s: premapped handle %#x was never handed out".formatted(this, offset));
-            }
-        } else if (length > maxMappingSize) {
-            throw new IllegalArgumentException(
-                    "%s: element of %d bytes, the mapping's limit is %d"
-                            .formatted(this, length, maxMappingSize));
+        if (segment == null
+                ? offset == 0 || offset == MapOps.MAPPING_ERROR
+                : length > maxMappingSize) {
+            throw neverFits(segment, offset, length);
         }
+    }
+
+    private IllegalArgumentException neverFits(MemorySegment segment, long offset, int length) {
+        return new IllegalArgumentException(
+                segment == null
+                        ? "%s: premapped handle %#x was never handed out".formatted(this, offset)
+                        : "%s: element of %d bytes, the mapping's limit is %d"
+                                .formatted(this, length, maxMappingSize));
     }
 
     /** Throws for a buffer that could never be added; the bytes that the device may write. */

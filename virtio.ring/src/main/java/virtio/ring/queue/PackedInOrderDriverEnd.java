@@ -45,14 +45,14 @@ final class PackedInOrderDriverEnd extends PackedDriverEnd {
     public long get() {
         if (!batch) {
             long word = nextUsed();
-            if (word == NOTHING) {
+            if (word == PackedRing.NOTHING) {
                 return NONE;
             }
             long length = length(word);
             if (length < 0) {
                 return NONE;
             }
-            lastId = id(word);
+            lastId = PackedRing.id(word);
             lastLength = (int) length;
         } else if (broken != null) {
             return NONE;
@@ -65,6 +65,11 @@ final class PackedInOrderDriverEnd extends PackedDriverEnd {
         passUsed(state);
         release(id, state);
         return shadow[at + TOKEN];
+    }
+
+    @Override
+    boolean inBatch() {
+        return batch;
     }
 
     @Override

@@ -32,17 +32,24 @@ final class PackedRing {
     static final int DISABLE = 1;
     static final int DESC = 2;
 
+    /** No used descriptor's word: neither of its flags is like the other. */
+    static final long NOTHING = (long) AVAIL << FLAGS_SHIFT;
+
     private PackedRing() {}
 
-    /** Slot and wrap counter of a count, as in an event suppression structure. */
-    static int offsetAndWrap(long count, int size) {
-        int wrap = (count / size & 1) == 0 ? 1 : 0;
-        return (int) (count % size) | wrap << 15;
+    /** The buffer id in a descriptor's word. */
+    static int id(long word) {
+        return (int) (word >>> ID_SHIFT) & 0xFFFF;
     }
 
-    /** The whole structure that asks for a notification when that count is passed. */
-    static int eventAt(long count, int size) {
-        return offsetAndWrap(count, size) | DESC << 16;
+    /**
+     * A position as in an event suppression structure.
+     *
+     * @param slot where it is, up to a lap beyond the end
+     * @param wrap the wrap counter of the lap that this is counted from
+     */
+    static int offsetAndWrap(int slot, boolean wrap, int size) {
+        return slot < size ? slot | (wrap ? 1 << 15 : 0) : slot - size | (wrap ? 0 : 1 << 15);
     }
 
     /** Flags of a descriptor that is available in the lap of that count. */
@@ -60,22 +67,25 @@ final class PackedRing {
         return ((int) (word >>> FLAGS_SHIFT) & (AVAIL | USED)) == flags;
     }
 
+    /** Whether an event suppression structure asks for a notification at a position. */
+    static boolean wantsEvent(int wish) {
+        return (wish >>> 16 & 3) == DESC;
+    }
+
+    /** Whether one that does not asks for notifications at all. */
+    static boolean wantsAny(int wish) {
+        return (wish >>> 16 & 3) != DISABLE;
+    }
+
     /**
-     * Whether the other end wants to be notified.
+     * Whether the position that the other end asked for was passed.
      *
-     * @param event its event suppression structure
-     * @param now descriptors so far
+     * @param now descriptors so far, the next one going to {@code slot} with that wrap counter
      * @param old descriptors when it was asked for last
      */
-    static boolean needEvent(int event, long now, long old, int size, boolean eventIdx) {
-        int flags = event >>> 16 & 3;
-        if (flags != DESC || !eventIdx) {
-            return flags != DISABLE;
-        }
-        long slot = now % size;
-        int wrap = (now / size & 1) == 0 ? 1 : 0;
-        long at = now - slot + (event & 0x7FFF);
-        if ((event >>> 15 & 1) != wrap) {
+    static boolean passed(int wish, long now, long old, int slot, boolean wrap, int size) {
+        long at = now - slot + (wish & 0x7FFF);
+        if ((wish >>> 15 & 1) != 0 != wrap) {
             at -= size;
         }
         return old <= at && at < now;

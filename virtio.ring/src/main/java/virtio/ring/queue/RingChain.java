@@ -18,7 +18,9 @@ final class RingChain implements Chain {
     static final int MAX_PIECES = 65536;
 
     final DeviceEnd end;
-    boolean open;
+
+    /** The end's key, negative while this holds a buffer: one comparison says whose and whether. */
+    int key;
 
     /** Head descriptor or buffer id. */
     int id;
@@ -47,6 +49,11 @@ final class RingChain implements Chain {
 
     RingChain(DeviceEnd end) {
         this.end = end;
+        key = end.key;
+    }
+
+    boolean open() {
+        return key < 0;
     }
 
     void reset(int id) {
@@ -66,7 +73,6 @@ final class RingChain implements Chain {
         readableBytes = write ? 0 : length;
         writableBytes = write ? length : 0;
         pieces = 1;
-        open = true;
     }
 
     void append(long address, long length, boolean write) {
@@ -181,7 +187,7 @@ final class RingChain implements Chain {
     }
 
     private void check(long offset, long length, boolean write) {
-        if (!open || !end.serving) {
+        if (!open() || !end.serving()) {
             throw new IllegalStateException(
                     "queue %d: the chain is not open any more".formatted(end.index));
         }

@@ -3,7 +3,6 @@ package virtio.ring.queue;
 import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static java.lang.foreign.ValueLayout.JAVA_INT;
 import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
-import static java.lang.foreign.ValueLayout.JAVA_LONG;
 import static java.lang.foreign.ValueLayout.JAVA_LONG_UNALIGNED;
 import static java.lang.foreign.ValueLayout.JAVA_SHORT;
 import static java.lang.foreign.ValueLayout.JAVA_SHORT_UNALIGNED;
@@ -49,8 +48,9 @@ final class RingMemory {
 
     private static final VarHandle SHARED32 =
             JAVA_INT.withOrder(ByteOrder.LITTLE_ENDIAN).varHandle().withInvokeExactBehavior();
-    private static final VarHandle SHARED64 =
-            JAVA_LONG.withOrder(ByteOrder.LITTLE_ENDIAN).varHandle().withInvokeExactBehavior();
+
+    /** No address of user space has a bit up here. */
+    private static final int SPARE_BITS = 8;
 
     private RingMemory() {}
 
@@ -58,6 +58,19 @@ final class RingMemory {
         if (CHECKED) {
             bounds.check(address, length, write);
         }
+    }
+
+    /** An address as the fields of a ring keep it, for {@link #address}. */
+    static long keep(long address) {
+        return address << SPARE_BITS;
+    }
+
+    /**
+     * The address that was kept. One shift, and the compiler knows that it is neither negative nor
+     * near the end of {@link Memory#ALL}: what is accessed at a small offset needs no bounds check.
+     */
+    static long address(long kept) {
+        return kept >>> SPARE_BITS;
     }
 
     static int get8(long address) {
@@ -111,13 +124,13 @@ final class RingMemory {
     static void setRelease16(long address, int value) {
         check(address, 2, true);
         VarHandle.releaseFence();
-        SHARED16.set(ALL, address, (short) value);
+        ALL.set(LE16, address, (short) value);
     }
 
     /** For stores that a fence follows, or that are no more than a hint. */
     static void setOpaque16(long address, int value) {
         check(address, 2, true);
-        SHARED16.set(ALL, address, (short) value);
+        ALL.set(LE16, address, (short) value);
     }
 
     static int getOpaque32(long address) {
@@ -132,12 +145,15 @@ final class RingMemory {
 
     static long getAcquire64(long address) {
         check(address, 8, false);
-        return (long) SHARED64.getAcquire(ALL, address);
+        long value = ALL.get(LE64, address);
+        VarHandle.acquireFence();
+        return value;
     }
 
     static void setRelease64(long address, long value) {
         check(address, 8, true);
-        SHARED64.setRelease(ALL, address, value);
+        VarHandle.releaseFence();
+        ALL.set(LE64, address, value);
     }
 
     static void copy(long from, MemorySegment into, long intoOffset, long length) {

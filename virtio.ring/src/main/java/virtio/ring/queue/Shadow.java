@@ -42,12 +42,16 @@ abstract class Shadow extends Padding {
     /** 15 bits: descriptors of the chain, less one. */
     static final int COUNT_SHIFT = 47;
 
+    /** In the state of a buffer of more than one descriptor, some of these are set. */
+    static final long CHAINED = 0x7FFFL << COUNT_SHIFT;
+
     /** 15 bits: the next descriptor. */
     static final int NEXT_SHIFT = 32;
 
     /** Bytes that the device may write, 2^32 counting as one less: no used length can say more. */
     static final long BYTES = 0xFFFFFFFFL;
 
+    private final boolean identity;
     final MapOps ops;
     final MapToken mapToken;
     final IndirectTables indirect;
@@ -63,7 +67,7 @@ abstract class Shadow extends Padding {
      * <p>In order, descriptors are taken from 0 on and around the end (virtio 2.7.5.1): twice the
      * same numbers downwards, never written, of which those free are the ones from {@link #shift}.
      */
-    int[] freeIds;
+    char[] freeIds;
 
     /** In order: how far the free descriptors lie from the start of {@link #freeIds}; else 0. */
     int shift;
@@ -76,6 +80,7 @@ abstract class Shadow extends Padding {
 
     Shadow(DeviceMapping mapping, boolean indirect, boolean inOrder) {
         this.inOrder = inOrder;
+        identity = mapping.identity();
         ops = mapping.ops();
         mapToken = mapping.token();
         this.indirect = indirect ? new IndirectTables(mapping) : null;
@@ -86,9 +91,9 @@ abstract class Shadow extends Padding {
         this.size = size;
         shadow = new long[size << SHADOW_SHIFT];
         tables = indirect != null ? new IndirectTables.Table[size] : null;
-        freeIds = new int[inOrder ? 2 * size : size];
+        freeIds = new char[inOrder ? 2 * size : size];
         for (int i = 0; i < freeIds.length; i++) {
-            freeIds[i] = size - 1 - i % size;
+            freeIds[i] = (char) (size - 1 - i % size);
         }
         free = size;
         shift = 0;
@@ -102,14 +107,26 @@ abstract class Shadow extends Padding {
         return (int) (state >>> NEXT_SHIFT) & 0x7FFF;
     }
 
-    /** Maps an element, or takes a premapped one. MAPPING_ERROR when there is no room. */
+    /** Whether an element is mapped and unmapped by operations: else its handle is known. */
+    final boolean mapped(MemorySegment segment) {
+        return segment != null && !(identity && segment.isNative());
+    }
+
+    /** The handle of an element. MAPPING_ERROR when there is no room. */
     final long map(MemorySegment segment, long offset, long length, boolean write) {
-        if (segment == null) {
-            return offset;
+        if (!mapped(segment)) {
+            return segment == null ? offset : segment.address() + offset;
         }
         Direction direction = write ? Direction.FROM_DEVICE : Direction.TO_DEVICE;
         long handle = ops.mapPage(mapToken, segment, offset, length, direction, 0);
         return ops.mappingError(mapToken, handle) ? MapOps.MAPPING_ERROR : handle;
+    }
+
+    /** Notes how the one element of a buffer is mapped. */
+    final void note(int head, long handle, int length, boolean write) {
+        int at = head << SHADOW_SHIFT;
+        shadow[at + HANDLE] = handle;
+        shadow[at + ELEMENT] = length | MAPPED | (write ? FROM_DEVICE : 0);
     }
 
     /**
@@ -126,7 +143,7 @@ abstract class Shadow extends Padding {
                 int length = buffers.length(done);
                 long handle = map(segment, buffers.offset(done), length, write);
                 long element = length | (write ? FROM_DEVICE : 0);
-                if (segment != null) {
+                if (mapped(segment)) {
                     if (handle == MapOps.MAPPING_ERROR) {
                         break;
                     }
@@ -160,16 +177,26 @@ abstract class Shadow extends Padding {
 
     /** Takes a buffer back from the device: unmaps it and frees its descriptors. */
     final void release(int head, long state) {
-        if ((state & MAPPED) == 0 && (state >>> COUNT_SHIFT & 0x7FFF) == 0) {
+        if ((state & CHAINED) == 0 && ((state & MAPPED) == 0 || unmapOne(head))) {
             shadow[(head << SHADOW_SHIFT) + STATE] = 0;
             if (inOrder) {
                 passOn(1);
             } else {
-                freeIds[free++] = head;
+                freeIds[free++] = (char) head;
             }
         } else {
             releaseChain(head, state);
         }
+    }
+
+    /** Unmaps the one element of a buffer; false when it is a table. */
+    private boolean unmapOne(int head) {
+        if (tables != null && tables[head] != null) {
+            return false;
+        }
+        int at = head << SHADOW_SHIFT;
+        unmap(shadow[at + HANDLE], shadow[at + ELEMENT]);
+        return true;
     }
 
     private void passOn(int count) {
@@ -219,7 +246,7 @@ abstract class Shadow extends Padding {
                 unmap(shadow[at + HANDLE], shadow[at + ELEMENT]);
             }
             if (!inOrder) {
-                freeIds[top - i] = id;
+                freeIds[top - i] = (char) id;
             }
             if (i == count) {
                 return;

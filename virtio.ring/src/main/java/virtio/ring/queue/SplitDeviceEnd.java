@@ -11,13 +11,16 @@ import java.lang.invoke.VarHandle;
 
 /** The device's end of a split virtqueue (virtio 2.7). */
 final class SplitDeviceEnd extends DeviceEnd {
-    private final int mask;
+    /** A {@code char}, so that an index that it was applied to is known to be small. */
+    private final char mask;
+
+    // As RingMemory.keep has them.
     private final long descriptors;
     private final long available;
     private final long usedRing;
     private final SplitInflight inflight;
 
-    // 16-bit indices, masked.
+    // Indices count on; the rings have their low 16 bits.
     private int nextAvailable;
     private int availableSeen;
     private int used;
@@ -40,7 +43,7 @@ final class SplitDeviceEnd extends DeviceEnd {
                     "queue %d: %d descriptors, a split queue has a power of two from 1 to %d"
                             .formatted(index, size, MAX_SIZE));
         }
-        mask = size - 1;
+        mask = (char) (size - 1);
         descriptors =
                 area(
                         "descriptor table",
@@ -62,52 +65,106 @@ final class SplitDeviceEnd extends DeviceEnd {
                         SplitRing.usedBytes(size),
                         SplitRing.USED_ALIGNMENT,
                         true);
-        used = RingMemory.getAcquire16(usedRing + SplitRing.IDX);
+        used = RingMemory.getAcquire16(usedRing() + SplitRing.IDX);
         nextAvailable = layout.nextAvailable() & 0xFFFF;
         if (layout.inflight() != null) {
             inflight = new SplitInflight(index, layout.inflight(), size, used);
-            nextAvailable = used + inflight.recovered() & 0xFFFF;
+            nextAvailable = used + inflight.recovered();
         } else {
             inflight = null;
         }
         availableSeen = nextAvailable;
         notified = used;
         notifyAnyway = used != 0;
-        RingMemory.setOpaque16(usedRing + SplitRing.FLAGS, 0);
+        RingMemory.setOpaque16(usedRing() + SplitRing.FLAGS, 0);
+    }
+
+    private long descriptors() {
+        return RingMemory.address(descriptors);
+    }
+
+    private long available() {
+        return RingMemory.address(available);
+    }
+
+    private long usedRing() {
+        return RingMemory.address(usedRing);
     }
 
     @Override
     int nextAvailable() {
-        return nextAvailable;
+        return nextAvailable & 0xFFFF;
     }
 
     @Override
     public boolean next(Chain into) {
         RingChain chain = open(into);
-        return takes() && take(chain) && (turns == null || takeTurn(chain));
+        int takes = takes();
+        if (takes != PLAIN) {
+            return takes != NOTHING && takeTracked(chain);
+        }
+        int head = nextHead();
+        return head >= 0 && take(chain, head) && (turns == null || takeTurn(chain));
     }
 
-    private boolean take(RingChain chain) {
-        if (inflight != null && inflight.pending()) {
-            return take(chain, inflight.resubmit());
+    @Override
+    public int next(Chain[] into, int count) {
+        if (takes() != PLAIN) {
+            return super.next(into, count);
         }
         int at = nextAvailable;
         if (at == availableSeen && !refresh()) {
-            return false;
+            return 0;
         }
-        nextAvailable = at + 1 & 0xFFFF;
-        int head = RingMemory.get16(available + SplitRing.RING + 2L * (at & mask));
-        if (head > mask) {
-            return breakQueue("available descriptor %d, the limit is %d".formatted(head, mask));
+        int limit = Math.min(count, availableSeen - at);
+        long ring = available() + SplitRing.RING;
+        int taken = 0;
+        for (; taken < limit; taken++) {
+            RingChain chain = open(into[taken]);
+            int head = RingMemory.get16(ring + 2L * (at + taken & mask));
+            if (head > mask) {
+                refuse(head);
+                break;
+            }
+            if (!take(chain, head) || turns != null && !takeTurn(chain)) {
+                break;
+            }
         }
-        if (inflight != null) {
-            inflight.took(head);
+        nextAvailable = at + taken;
+        return taken;
+    }
+
+    private boolean takeTracked(RingChain chain) {
+        int head;
+        if (inflight != null && inflight.pending()) {
+            head = inflight.resubmit();
+        } else {
+            head = nextHead();
+            if (head >= 0 && inflight != null) {
+                inflight.took(head);
+            }
         }
-        return take(chain, head);
+        return head >= 0 && take(chain, head) && (turns == null || takeTurn(chain));
+    }
+
+    /** The next available descriptor; -1 when there is none, or when the queue broke. */
+    private int nextHead() {
+        int at = nextAvailable;
+        if (at == availableSeen && !refresh()) {
+            return -1;
+        }
+        nextAvailable = at + 1;
+        int head = RingMemory.get16(available() + SplitRing.RING + 2L * (at & mask));
+        return head <= mask ? head : refuse(head);
+    }
+
+    private int refuse(int head) {
+        breakQueue("available descriptor %d, the limit is %d".formatted(head, size - 1));
+        return -1;
     }
 
     private boolean take(RingChain chain, int head) {
-        long descriptor = descriptors + (long) head * Descriptor.BYTES;
+        long descriptor = descriptors() + (long) head * Descriptor.BYTES;
         long handle = RingMemory.get64(descriptor);
         long word = RingMemory.get64(descriptor + SplitRing.DESCRIPTOR_WORD);
         long length = word & 0xFFFFFFFFL;
@@ -117,23 +174,22 @@ final class SplitDeviceEnd extends DeviceEnd {
             long address = memory.translate(handle, length, write);
             if (address != DriverMemory.FAULT) {
                 chain.only(head, address, length, write);
-                return true;
+                return opened(chain);
             }
         }
         chain.reset(head);
-        chain.open = walk(chain, handle, word);
-        return chain.open;
+        return walk(chain, handle, word) && opened(chain);
     }
 
     /** Looks for available buffers; false when there are none. */
     private boolean refresh() {
-        int now = RingMemory.getAcquire16(available + SplitRing.IDX);
+        int now = RingMemory.getAcquire16(available() + SplitRing.IDX);
         int ready = now - nextAvailable & 0xFFFF;
         if (ready > size) {
             return breakQueue(
                     "the available index jumped by %d, the limit is %d".formatted(ready, size));
         }
-        availableSeen = now;
+        availableSeen = nextAvailable + ready;
         return ready != 0;
     }
 
@@ -157,7 +213,7 @@ final class SplitDeviceEnd extends DeviceEnd {
                 return breakQueue(
                         "chain of more than %d descriptors, which is the limit".formatted(size));
             }
-            long descriptor = descriptors + (long) next * Descriptor.BYTES;
+            long descriptor = descriptors() + (long) next * Descriptor.BYTES;
             handle = RingMemory.get64(descriptor);
             word = RingMemory.get64(descriptor + SplitRing.DESCRIPTOR_WORD);
             flags = (int) (word >>> 32) & 0xFFFF;
@@ -213,30 +269,47 @@ final class SplitDeviceEnd extends DeviceEnd {
     public void complete(Chain done, long written) {
         RingChain chain = (RingChain) done;
         close(chain, written);
-        if (!serving) {
-            return;
-        }
-        long length = Math.min(written, 0xFFFFFFFFL);
-        if (turns == null) {
-            use(chain.id, chain.descriptors, length);
-        } else {
-            useInTurn(chain, length);
+        long length = Math.min(written, BYTES);
+        if (uses() == PLAIN && turns == null) {
+            int now = used;
+            element(now, chain.id, length);
+            used = now + 1;
+            RingMemory.setRelease16(usedRing() + SplitRing.IDX, now + 1);
+        } else if (serving()) {
+            useTracked(chain, length);
         }
     }
 
     @Override
+    void usePlain(Chain[] chains, long[] written, int count) {
+        int at = used;
+        for (int i = 0; i < count; i++) {
+            RingChain chain = (RingChain) chains[i];
+            long length = written[i];
+            close(chain, length);
+            element(at + i, chain.id, Math.min(length, BYTES));
+        }
+        used = at + count;
+        RingMemory.setRelease16(usedRing() + SplitRing.IDX, at + count);
+    }
+
+    private void element(int at, int head, long length) {
+        RingMemory.set64(usedRing() + SplitRing.RING + 8L * (at & mask), head | length << 32);
+    }
+
+    @Override
     void use(int head, int descriptors, long length) {
-        RingMemory.set64(usedRing + SplitRing.RING + 8L * (used & mask), head | length << 32);
+        element(used, head, length);
         if (inflight != null) {
             inflight.using(head);
         }
-        used = used + 1 & 0xFFFF;
+        used++;
         if (holding) {
             return;
         }
-        RingMemory.setRelease16(usedRing + SplitRing.IDX, used);
+        RingMemory.setRelease16(usedRing() + SplitRing.IDX, used);
         if (inflight != null) {
-            inflight.used(head, used);
+            inflight.used(head, used & 0xFFFF);
         }
     }
 
@@ -249,11 +322,11 @@ final class SplitDeviceEnd extends DeviceEnd {
     @Override
     void publish() {
         holding = false;
-        RingMemory.setRelease16(usedRing + SplitRing.IDX, used);
+        RingMemory.setRelease16(usedRing() + SplitRing.IDX, used);
         if (inflight != null) {
-            for (int at = heldFrom; at != used; at = at + 1 & 0xFFFF) {
-                long element = RingMemory.get64(usedRing + SplitRing.RING + 8L * (at & mask));
-                inflight.used((int) element & mask, used);
+            for (int at = heldFrom; at != used; at++) {
+                long element = RingMemory.get64(usedRing() + SplitRing.RING + 8L * (at & mask));
+                inflight.used((int) element & mask, used & 0xFFFF);
             }
         }
     }
@@ -262,7 +335,7 @@ final class SplitDeviceEnd extends DeviceEnd {
     public void notifyDriver() {
         int old = notified;
         int now = used;
-        if (now == old && !notifyAnyway || !serving) {
+        if (now == old && !notifyAnyway || !serving()) {
             return;
         }
         notified = now;
@@ -270,10 +343,10 @@ final class SplitDeviceEnd extends DeviceEnd {
         VarHandle.fullFence();
         boolean wanted;
         if (eventIdx) {
-            int event = RingMemory.getOpaque16(available + SplitRing.usedEvent(size));
+            int event = RingMemory.getOpaque16(available() + SplitRing.usedEvent(size));
             wanted = notifyAnyway || SplitRing.needEvent(event, now, old);
         } else {
-            int flags = RingMemory.getOpaque16(available + SplitRing.FLAGS);
+            int flags = RingMemory.getOpaque16(available() + SplitRing.FLAGS);
             wanted = (flags & SplitRing.NO_INTERRUPT) == 0;
         }
         notifyAnyway = false;
@@ -285,7 +358,7 @@ final class SplitDeviceEnd extends DeviceEnd {
     @Override
     void suppress() {
         if (!eventIdx) {
-            RingMemory.setOpaque16(usedRing + SplitRing.FLAGS, SplitRing.NO_NOTIFY);
+            RingMemory.setOpaque16(usedRing() + SplitRing.FLAGS, SplitRing.NO_NOTIFY);
         }
         refresh();
     }
@@ -294,9 +367,9 @@ final class SplitDeviceEnd extends DeviceEnd {
     boolean awaitNotification() {
         int seen = availableSeen;
         if (eventIdx) {
-            RingMemory.setOpaque16(usedRing + SplitRing.availEvent(size), seen);
+            RingMemory.setOpaque16(usedRing() + SplitRing.availEvent(size), seen);
         } else {
-            RingMemory.setOpaque16(usedRing + SplitRing.FLAGS, 0);
+            RingMemory.setOpaque16(usedRing() + SplitRing.FLAGS, 0);
         }
         // The wish to be notified must be visible before the index is read again.
         VarHandle.fullFence();

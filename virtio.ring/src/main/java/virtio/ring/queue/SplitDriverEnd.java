@@ -32,7 +32,10 @@ class SplitDriverEnd extends DriverEnd {
     /** Up to where the device has used buffers, as seen last. */
     long usedSeen;
 
-    private int mask;
+    /** A {@code char}, so that an index that it was applied to is known to be small. */
+    private char mask;
+
+    // As RingMemory.keep has them.
     private long descriptors;
     private long available;
     private long usedRing;
@@ -68,6 +71,18 @@ class SplitDriverEnd extends DriverEnd {
         return (end + LINE_BYTES - 1) & -LINE_BYTES;
     }
 
+    private long descriptors() {
+        return RingMemory.address(descriptors);
+    }
+
+    private long available() {
+        return RingMemory.address(available);
+    }
+
+    private long usedRing() {
+        return RingMemory.address(usedRing);
+    }
+
     @Override
     long ringBytes(int size) {
         return usedOffset(size) + SplitRing.usedBytes(size);
@@ -88,12 +103,12 @@ class SplitDriverEnd extends DriverEnd {
         published = 0;
         used = 0;
         usedSeen = 0;
-        mask = size - 1;
+        mask = (char) (size - 1);
         long availableOffset = SplitRing.descriptorBytes(size);
         long base = memory.segment().address();
-        descriptors = base;
-        available = base + availableOffset;
-        usedRing = base + usedOffset(size);
+        descriptors = RingMemory.keep(base);
+        available = RingMemory.keep(base + availableOffset);
+        usedRing = RingMemory.keep(base + usedOffset(size));
         layout =
                 new QueueLayout(
                         size,
@@ -105,10 +120,10 @@ class SplitDriverEnd extends DriverEnd {
         if (!callbacks) {
             if (eventIdx) {
                 usedEvent = 0xFFFF;
-                RingMemory.setOpaque16(available + SplitRing.usedEvent(size), usedEvent);
+                RingMemory.setOpaque16(available() + SplitRing.usedEvent(size), usedEvent);
             } else {
                 suppressed = true;
-                RingMemory.setOpaque16(available + SplitRing.FLAGS, SplitRing.NO_INTERRUPT);
+                RingMemory.setOpaque16(available() + SplitRing.FLAGS, SplitRing.NO_INTERRUPT);
             }
         }
     }
@@ -123,34 +138,33 @@ class SplitDriverEnd extends DriverEnd {
         long offset = buffers.offset(0);
         int length = buffers.length(0);
         checkOne(segment, offset, length);
-        if (free == 0 || broken != null) {
+        int top = free - 1;
+        if (top < 0 || broken != null) {
             return false;
         }
         boolean write = buffers.outCount() == 0;
-        long handle = map(segment, offset, length, write);
-        int head = freeIds[shift + free - 1];
-        int at = head << SHADOW_SHIFT;
-        long[] shadow = this.shadow;
         long state = HELD | (write ? length : 0);
-        if (segment != null) {
+        int head = freeIds[shift + top];
+        long handle = map(segment, offset, length, write);
+        if (mapped(segment)) {
             if (handle == MapOps.MAPPING_ERROR) {
                 return false;
             }
+            note(head, handle, length, write);
             state |= MAPPED;
-            shadow[at + HANDLE] = handle;
-            shadow[at + ELEMENT] = length | MAPPED | (write ? FROM_DEVICE : 0);
         }
-        free--;
-        shadow[at + STATE] = state;
-        shadow[at + TOKEN] = token;
-        long descriptor = descriptors + (long) head * Descriptor.BYTES;
-        RingMemory.set64(descriptor, handle);
-        RingMemory.set64(
-                descriptor + SplitRing.DESCRIPTOR_WORD,
+        free = top;
+        descriptor(
+                descriptors() + (long) head * Descriptor.BYTES,
+                handle,
                 length | (write ? (long) Descriptor.WRITE << 32 : 0));
-        RingMemory.set16(available + SplitRing.RING + 2 * (added & mask), head);
-        added++;
+        expose(head, state, token);
         return true;
+    }
+
+    private static void descriptor(long address, long handle, long word) {
+        RingMemory.set64(address, handle);
+        RingMemory.set64(address + SplitRing.DESCRIPTOR_WORD, word);
     }
 
     private boolean addMany(ScatterList buffers, int count, long token) {
@@ -182,7 +196,7 @@ class SplitDriverEnd extends DriverEnd {
                 int length = buffers.length(done);
                 long handle = map(segment, buffers.offset(done), length, write);
                 long element = length | (write ? FROM_DEVICE : 0);
-                if (segment != null) {
+                if (mapped(segment)) {
                     if (handle == MapOps.MAPPING_ERROR) {
                         break;
                     }
@@ -196,10 +210,9 @@ class SplitDriverEnd extends DriverEnd {
                 int following = last ? 0 : freeIds[shift + free - 2 - done];
                 shadow[at + STATE] = link(following);
                 int flags = (write ? Descriptor.WRITE : 0) | (last ? 0 : Descriptor.NEXT);
-                long descriptor = descriptors + (long) id * Descriptor.BYTES;
-                RingMemory.set64(descriptor, handle);
-                RingMemory.set64(
-                        descriptor + SplitRing.DESCRIPTOR_WORD,
+                descriptor(
+                        descriptors() + (long) id * Descriptor.BYTES,
+                        handle,
                         length | (long) flags << 32 | (long) following << 48);
                 id = following;
             }
@@ -235,17 +248,15 @@ class SplitDriverEnd extends DriverEnd {
                     ((element & FROM_DEVICE) != 0 ? Descriptor.WRITE : 0)
                             | (last ? 0 : Descriptor.NEXT);
             long link = last ? 0 : i + 1;
-            long descriptor = table.address + (long) i * Descriptor.BYTES;
-            RingMemory.set64(descriptor, table.handles[i]);
-            RingMemory.set64(
-                    descriptor + SplitRing.DESCRIPTOR_WORD,
+            descriptor(
+                    table.address + (long) i * Descriptor.BYTES,
+                    table.handles[i],
                     element & BYTES | (long) flags << 32 | link << 48);
         }
         int head = freeIds[shift + free - 1];
-        long descriptor = descriptors + (long) head * Descriptor.BYTES;
-        RingMemory.set64(descriptor, table.mapHandle);
-        RingMemory.set64(
-                descriptor + SplitRing.DESCRIPTOR_WORD,
+        descriptor(
+                descriptors() + (long) head * Descriptor.BYTES,
+                table.mapHandle,
                 (long) count * Descriptor.BYTES | (long) Descriptor.INDIRECT << 32);
         free--;
         tables[head] = table;
@@ -256,7 +267,7 @@ class SplitDriverEnd extends DriverEnd {
     private void expose(int head, long state, long token) {
         shadow[(head << SHADOW_SHIFT) + STATE] = state;
         shadow[(head << SHADOW_SHIFT) + TOKEN] = token;
-        RingMemory.set16(available + SplitRing.RING + 2 * (added & mask), head);
+        RingMemory.set16(available() + SplitRing.RING + 2L * ((int) added & mask), head);
         added++;
     }
 
@@ -270,15 +281,15 @@ class SplitDriverEnd extends DriverEnd {
         if (suppressed == callbacks) {
             syncCallbacks();
         }
-        RingMemory.setRelease16(available + SplitRing.IDX, (int) now);
+        RingMemory.setRelease16(available() + SplitRing.IDX, (int) now);
         published = now;
         // The index must be visible before the wish to be notified is read (DRV-SPLIT-026).
         VarHandle.fullFence();
         if (eventIdx) {
-            int event = RingMemory.getOpaque16(usedRing + SplitRing.availEvent(size));
+            int event = RingMemory.getOpaque16(usedRing() + SplitRing.availEvent(size));
             return SplitRing.needEvent(event, (int) now, (int) old);
         }
-        return (RingMemory.getOpaque16(usedRing + SplitRing.FLAGS) & SplitRing.NO_NOTIFY) == 0;
+        return (RingMemory.getOpaque16(usedRing() + SplitRing.FLAGS) & SplitRing.NO_NOTIFY) == 0;
     }
 
     @Override
@@ -291,7 +302,7 @@ class SplitDriverEnd extends DriverEnd {
         if (used == usedSeen && !refresh() || broken != null) {
             return NONE;
         }
-        long element = usedElement();
+        long element = usedElement(used);
         int id = (int) element;
         if (id < 0 || id > mask) {
             return outOfRange(id);
@@ -316,10 +327,10 @@ class SplitDriverEnd extends DriverEnd {
         int room = Math.min(tokens.length, usedLengths.length);
         int limit = (int) Math.min(room, usedSeen - used);
         long[] shadow = this.shadow;
-        long ring = usedRing + SplitRing.RING;
-        long first = used;
+        long ring = usedRing() + SplitRing.RING;
+        int first = (int) used;
         for (int i = 0; i < limit; i++) {
-            long element = RingMemory.get64(ring + 8 * (first + i & mask));
+            long element = RingMemory.get64(ring + 8L * (first + i & mask));
             int id = (int) element;
             int at = id << SHADOW_SHIFT;
             long length = element >>> 32;
@@ -329,7 +340,7 @@ class SplitDriverEnd extends DriverEnd {
                     || (state = shadow[at + STATE]) >= 0
                     || length > (state & BYTES)) {
                 // Not read again: what it says now may be good, and whoever it names would be lost.
-                used = first + i;
+                used += i;
                 offered(element);
                 return i;
             }
@@ -337,13 +348,13 @@ class SplitDriverEnd extends DriverEnd {
             usedLengths[i] = (int) length;
             release(id, state);
         }
-        used = first + limit;
+        used += limit;
         return limit;
     }
 
-    /** Id and length of the next used buffer. */
-    final long usedElement() {
-        return RingMemory.get64(usedRing + SplitRing.RING + 8 * (used & mask));
+    /** Id and length of the used buffer at an index. */
+    final long usedElement(long at) {
+        return RingMemory.get64(usedRing() + SplitRing.RING + 8L * ((int) at & mask));
     }
 
     /** Whether an outstanding buffer of that id may have that length; else the queue broke. */
@@ -383,7 +394,7 @@ class SplitDriverEnd extends DriverEnd {
             return false;
         }
         syncCallbacks();
-        int ready = RingMemory.getAcquire16(usedRing + SplitRing.IDX) - (int) used & 0xFFFF;
+        int ready = RingMemory.getAcquire16(usedRing() + SplitRing.IDX) - (int) used & 0xFFFF;
         if (ready > published - used) {
             breakQueue(
                     "the used index jumped by %d, the limit is %d outstanding"
@@ -400,7 +411,7 @@ class SplitDriverEnd extends DriverEnd {
             if (suppressed == callbacks) {
                 suppressed = !callbacks;
                 RingMemory.setOpaque16(
-                        available + SplitRing.FLAGS, suppressed ? SplitRing.NO_INTERRUPT : 0);
+                        available() + SplitRing.FLAGS, suppressed ? SplitRing.NO_INTERRUPT : 0);
             }
         } else if (callbacks && (short) (usedEvent - (int) used) < 0) {
             // Passed already: without a new one no interrupt would follow when this finds nothing.
@@ -411,7 +422,7 @@ class SplitDriverEnd extends DriverEnd {
 
     private void setUsedEvent(int event) {
         usedEvent = event & 0xFFFF;
-        RingMemory.setOpaque16(available + SplitRing.usedEvent(size), usedEvent);
+        RingMemory.setOpaque16(available() + SplitRing.usedEvent(size), usedEvent);
     }
 
     @Override
@@ -427,7 +438,7 @@ class SplitDriverEnd extends DriverEnd {
         }
         // The wish to be called must be visible before used buffers are looked for.
         VarHandle.fullFence();
-        return RingMemory.getAcquire16(usedRing + SplitRing.IDX) != prepared;
+        return RingMemory.getAcquire16(usedRing() + SplitRing.IDX) != prepared;
     }
 
     @Override
@@ -438,7 +449,7 @@ class SplitDriverEnd extends DriverEnd {
             return true;
         }
         VarHandle.fullFence();
-        int ready = RingMemory.getAcquire16(usedRing + SplitRing.IDX) - (int) used & 0xFFFF;
+        int ready = RingMemory.getAcquire16(usedRing() + SplitRing.IDX) - (int) used & 0xFFFF;
         return ready <= most;
     }
 
@@ -451,7 +462,7 @@ class SplitDriverEnd extends DriverEnd {
             setUsedEvent(event);
         } else {
             suppressed = false;
-            RingMemory.setOpaque16(available + SplitRing.FLAGS, 0);
+            RingMemory.setOpaque16(available() + SplitRing.FLAGS, 0);
         }
     }
 

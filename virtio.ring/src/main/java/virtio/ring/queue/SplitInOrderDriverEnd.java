@@ -56,15 +56,30 @@ final class SplitInOrderDriverEnd extends SplitDriverEnd {
         }
         int room = Math.min(tokens.length, usedLengths.length);
         int limit = (int) Math.min(room, usedSeen - used);
-        for (int i = 0; i < limit; i++) {
-            long token = take();
-            if (token == NONE) {
-                return i;
+        long[] shadow = this.shadow;
+        boolean batch = this.batch;
+        long last = this.last;
+        int count = 0;
+        for (; count < limit; count++) {
+            if (!batch) {
+                last = usedElement(used + count);
+                if (!offered(last)) {
+                    break;
+                }
+                first = used + count;
             }
-            tokens[i] = token;
-            usedLengths[i] = usedLength;
+            int id = oldest();
+            int at = id << SHADOW_SHIFT;
+            long state = shadow[at + STATE];
+            batch = id != (int) last;
+            tokens[count] = shadow[at + TOKEN];
+            usedLengths[count] = (int) (batch ? state : last >>> 32);
+            release(id, state);
         }
-        return limit;
+        this.batch = batch;
+        this.last = last;
+        used += count;
+        return count;
     }
 
     /** Looks for used buffers; false when there are none, or when a batch has no end. */
@@ -81,7 +96,7 @@ final class SplitInOrderDriverEnd extends SplitDriverEnd {
     /** The next buffer in order, of those that are known to be used. */
     private long take() {
         if (!batch) {
-            long element = usedElement();
+            long element = usedElement(used);
             if (!offered(element)) {
                 return NONE;
             }

@@ -1,5 +1,7 @@
 package virtio.ring.queue;
 
+import virtio.api.backend.Chain;
+
 /**
  * With IN_ORDER: what was completed and waits for its turn, because the driver sees buffers used in
  * the order in which it made them available (DEV-CORE-026).
@@ -32,6 +34,27 @@ final class Turns {
         return taken - used <= done.length;
     }
 
+    /** Whether a buffer that is completed has its turn; it then is past it. */
+    boolean isNext(RingChain chain) {
+        if (chain.turn != used) {
+            return false;
+        }
+        pass(1);
+        return true;
+    }
+
+    /** Whether buffers have their turns one by one, with none that waits for the last of them. */
+    boolean areNext(Chain[] chains, int count) {
+        for (int i = 0; i < count; i++) {
+            if (((RingChain) chains[i]).turn != used + i) {
+                return false;
+            }
+        }
+        int behind = slot + count;
+        return done[behind < done.length ? behind : behind - done.length] == 0;
+    }
+
+    /** A buffer is completed that has to wait. */
     void done(RingChain chain, long length) {
         // Of outstanding turns, so that it lies less than a lap ahead.
         long at = slot + (chain.turn - used);
@@ -42,16 +65,22 @@ final class Turns {
                         | length;
     }
 
-    /** Goes on to the next buffer in order, if that is completed. */
+    /** Goes on to the next buffer in order, if that waits completed. */
     boolean next() {
         current = done[slot];
         if (current == 0) {
             return false;
         }
         done[slot] = 0;
-        slot = slot + 1 == done.length ? 0 : slot + 1;
-        used++;
+        pass(1);
         return true;
+    }
+
+    /** Goes on by so many buffers, which did not wait. */
+    void pass(int count) {
+        int behind = slot + count;
+        slot = behind < done.length ? behind : behind - done.length;
+        used += count;
     }
 
     int id() {

@@ -204,8 +204,8 @@ class RingRulesTest {
             }
         }
         assertEquals(held, ours.size());
-        List<byte[]> before = exposed(ours);
         rig.driver.kick();
+        List<byte[]> before = exposed(ours);
         rig.driver.disableCallback();
         assertEquals(Virtqueue.NONE, rig.driver.get());
         assertTrue(rig.driver.enableCallback());

@@ -1,0 +1,380 @@
+package virtio.ring.queue;
+
+import virtio.api.Features;
+import virtio.api.QueueRequest;
+import virtio.api.VirtioException;
+import virtio.api.map.CoherentMemory;
+import virtio.api.map.DeviceMapping;
+import virtio.api.status.QueueSnapshot;
+import virtio.api.transport.QueueLayout;
+import virtio.api.transport.Transport;
+
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.lang.invoke.VarHandle;
+import java.nio.ByteOrder;
+
+/**
+ * Where the driver's end of a packed virtqueue is in its ring, and what both ends say about
+ * notifications (virtio 2.8.10).
+ */
+abstract class PackedDriverRing extends DriverEnd {
+    private static final VarHandle CHECKED64 =
+            ValueLayout.JAVA_LONG.withOrder(ByteOrder.LITTLE_ENDIAN).varHandle();
+
+    /** The device writes its event suppression while the driver writes the rest. */
+    private static final long LINE_BYTES = 128;
+
+    // As RingMemory.keep has them.
+    private long ring;
+    private long driverEvent;
+    private long deviceEvent;
+
+    // Where the next available descriptor goes, what flags it gets, and descriptors before its lap.
+    private char availableSlot;
+    private int availableFlags;
+    private long availableLap;
+
+    /**
+     * Address and word of the first descriptor that was added since the last kick, or 0. As long as
+     * the device does not see it, it looks no further, so that the others need no order.
+     */
+    private long heldAt;
+
+    private long heldWord;
+
+    /** Descriptors that the device may have been notified of. */
+    private long notified;
+
+    // Where the next used descriptor is expected, what flags it will have, and descriptors before.
+    private char usedSlot;
+    private int usedFlags;
+    private long usedLap;
+
+    /** Where the next interrupt is due, as a count of descriptors. */
+    private long event;
+
+    private boolean suppressed;
+
+    // Descriptors beyond the first of their buffers, and buffers before the last reset.
+    long moreAvailable;
+    private long moreUsed;
+    private long addedBefore;
+    private long usedBefore;
+
+    private QueueLayout layout;
+
+    PackedDriverRing(
+            int index,
+            QueueRequest request,
+            int size,
+            Features features,
+            DeviceMapping mapping,
+            Transport transport,
+            BrokenListener listener)
+            throws VirtioException {
+        super(index, request, size, features, mapping, transport, listener);
+    }
+
+    @Override
+    public final QueueLayout layout() {
+        return layout;
+    }
+
+    private static long driverEventOffset(int size) {
+        return ((long) Descriptor.BYTES * size + LINE_BYTES - 1) & -LINE_BYTES;
+    }
+
+    @Override
+    final long ringBytes(int size) {
+        return driverEventOffset(size) + 2 * LINE_BYTES;
+    }
+
+    @Override
+    final void checkSize(int size) {
+        if (size < 1 || size > PackedRing.MAX_SIZE) {
+            throw new IllegalArgumentException(
+                    "%s: %d descriptors, a packed queue has 1 to %d"
+                            .formatted(this, size, PackedRing.MAX_SIZE));
+        }
+    }
+
+    @Override
+    void initialise(CoherentMemory memory) {
+        long eventOffset = driverEventOffset(size);
+        long base = memory.segment().address();
+        ring = RingMemory.keep(base);
+        driverEvent = RingMemory.keep(base + eventOffset);
+        deviceEvent = RingMemory.keep(base + eventOffset + LINE_BYTES);
+        availableSlot = 0;
+        availableFlags = PackedRing.AVAIL;
+        availableLap = 0;
+        heldAt = 0;
+        notified = 0;
+        usedSlot = 0;
+        usedFlags = PackedRing.AVAIL | PackedRing.USED;
+        usedLap = 0;
+        moreAvailable = 0;
+        moreUsed = 0;
+        layout =
+                new QueueLayout(
+                        size,
+                        memory.mapHandle(),
+                        memory.mapHandle() + eventOffset,
+                        memory.mapHandle() + eventOffset + LINE_BYTES);
+        event = 0;
+        suppressed = !callbacks;
+        tellWish();
+    }
+
+    /** Writes the next available descriptor, and goes on. */
+    final void makeAvailable(long handle, long length, int id, int flags) {
+        long descriptor = RingMemory.address(ring) + (long) Descriptor.BYTES * availableSlot;
+        long word =
+                length
+                        | (long) id << PackedRing.ID_SHIFT
+                        | (long) (flags | availableFlags) << PackedRing.FLAGS_SHIFT;
+        RingMemory.set64(descriptor, handle);
+        if (heldAt == 0) {
+            heldAt = descriptor + PackedRing.WORD;
+            heldWord = word;
+        } else {
+            RingMemory.set64(descriptor + PackedRing.WORD, word);
+        }
+        int slot = availableSlot + 1;
+        if (slot == size) {
+            slot = 0;
+            availableLap += size;
+            availableFlags ^= PackedRing.AVAIL | PackedRing.USED;
+        }
+        availableSlot = (char) slot;
+    }
+
+    /** The word where the next used descriptor is expected. */
+    private long usedWord() {
+        return RingMemory.getAcquire64(
+                RingMemory.address(ring) + (long) Descriptor.BYTES * usedSlot + PackedRing.WORD);
+    }
+
+    /** The word of the next used descriptor, or {@link PackedRing#NOTHING}. */
+    final long nextUsed() {
+        // First of all: the ring of a closed queue is no longer there to be read.
+        if (broken != null) {
+            return PackedRing.NOTHING;
+        }
+        long word = usedWord();
+        return PackedRing.matches(word, usedFlags) ? word : lookAgain();
+    }
+
+    private long lookAgain() {
+        if (!syncCallbacks()) {
+            return PackedRing.NOTHING;
+        }
+        // An interrupt was only asked for now: what came before would go unnoticed.
+        long word = usedWord();
+        return PackedRing.matches(word, usedFlags) ? word : PackedRing.NOTHING;
+    }
+
+    /** Goes on by a buffer of that state. */
+    final void passUsed(long state) {
+        int slot = usedSlot + 1;
+        if ((state & CHAINED) != 0) {
+            // Apart from the usual case, which then need not wait for the load of the state.
+            int more = count(state) - 1;
+            moreUsed += more;
+            slot += more;
+        }
+        if (slot >= size) {
+            slot -= size;
+            usedLap += size;
+            usedFlags ^= PackedRing.AVAIL | PackedRing.USED;
+        }
+        usedSlot = (char) slot;
+    }
+
+    /**
+     * Gets used buffers of one descriptor each, until there is none or another one; in order, those
+     * with a used descriptor of their own.
+     *
+     * @return how many
+     */
+    final int getPlain(long[] tokens, int[] usedLengths, int limit) {
+        long words = RingMemory.address(ring) + PackedRing.WORD;
+        long[] shadow = this.shadow;
+        int size = this.size;
+        int slot = usedSlot;
+        int flags = usedFlags;
+        int count = 0;
+        // Whoever sees the first of a burst sees all of it.
+        long word = usedWord();
+        while (count < limit && PackedRing.matches(word, flags)) {
+            int id = PackedRing.id(word);
+            long state = id < size ? shadow[(id << SHADOW_SHIFT) + STATE] : 0;
+            long length = word & BYTES;
+            if (state >= 0
+                    || (state & CHAINED) != 0
+                    || length > (state & BYTES)
+                    || inOrder && id != oldest()) {
+                break;
+            }
+            tokens[count] = shadow[(id << SHADOW_SHIFT) + TOKEN];
+            usedLengths[count] = (int) length;
+            count++;
+            release(id, state);
+            if (++slot == size) {
+                slot = 0;
+                usedLap += size;
+                flags ^= PackedRing.AVAIL | PackedRing.USED;
+            }
+            word = RingMemory.get64(words + (long) Descriptor.BYTES * (slot & 0xFFFF));
+        }
+        usedSlot = (char) slot;
+        usedFlags = flags;
+        // What was written to the buffers is visible when they are known to be used.
+        VarHandle.acquireFence();
+        return count;
+    }
+
+    private long available() {
+        return availableLap + availableSlot;
+    }
+
+    private long used() {
+        return usedLap + usedSlot;
+    }
+
+    @Override
+    public final boolean kickPrepare() {
+        long old = notified;
+        long now = available();
+        if (now == old || broken != null) {
+            return false;
+        }
+        // Each descriptor's second word was written at once, and the first one comes last
+        // (DRV-PACKED-011, DRV-PACKED-016).
+        RingMemory.setRelease64(heldAt, heldWord);
+        heldAt = 0;
+        syncCallbacks();
+        notified = now;
+        // What was made available must be visible before the wish to be notified is read
+        // (DRV-PACKED-017).
+        VarHandle.fullFence();
+        int wish = RingMemory.getOpaque32(RingMemory.address(deviceEvent));
+        return eventIdx && PackedRing.wantsEvent(wish)
+                ? PackedRing.passed(
+                        wish, now, old, availableSlot, availableFlags == PackedRing.AVAIL, size)
+                : PackedRing.wantsAny(wish);
+    }
+
+    @Override
+    final int notificationOffset() {
+        return PackedRing.offsetAndWrap(availableSlot, availableFlags == PackedRing.AVAIL, size);
+    }
+
+    /**
+     * Tells the device what disableCallback wished, or where the next interrupt is due; whether the
+     * latter was news.
+     */
+    private boolean syncCallbacks() {
+        if (!callbacks) {
+            if (!suppressed) {
+                suppressed = true;
+                tellWish();
+            }
+            return false;
+        }
+        if (!eventIdx || event >= used()) {
+            return false;
+        }
+        event = used();
+        tellWish();
+        VarHandle.fullFence();
+        return true;
+    }
+
+    @Override
+    public final int enableCallbackPrepare() {
+        enable(used());
+        return PackedRing.offsetAndWrap(usedSlot, usedFlags != 0, size);
+    }
+
+    @Override
+    public boolean poll(int prepared) {
+        if (broken != null) {
+            return false;
+        }
+        // The wish to be called must be visible before used buffers are looked for.
+        VarHandle.fullFence();
+        long slot = prepared & 0x7FFF;
+        return PackedRing.matches(
+                RingMemory.getAcquire64(
+                        RingMemory.address(ring) + slot * Descriptor.BYTES + PackedRing.WORD),
+                prepared >>> 15 == 0 ? 0 : PackedRing.AVAIL | PackedRing.USED);
+    }
+
+    @Override
+    public boolean enableCallbackDelayed() {
+        long most = eventIdx ? (notified - used()) * 3 / 4 : 0;
+        enable(used() + most);
+        if (broken != null) {
+            return true;
+        }
+        VarHandle.fullFence();
+        return !PackedRing.matches(usedWord(), usedFlags);
+    }
+
+    private void enable(long event) {
+        if (broken != null) {
+            return;
+        }
+        callbacks = true;
+        suppressed = false;
+        this.event = event;
+        tellWish();
+    }
+
+    /** Writes the driver event suppression structure as it should be. */
+    private void tellWish() {
+        int wish = PackedRing.ENABLE << 16;
+        if (suppressed) {
+            wish = PackedRing.DISABLE << 16;
+        } else if (eventIdx) {
+            // At most a lap ahead.
+            int slot = usedSlot + (int) (event - used());
+            wish = PackedRing.offsetAndWrap(slot, usedFlags != 0, size) | PackedRing.DESC << 16;
+        }
+        RingMemory.setOpaque32(RingMemory.address(driverEvent), wish);
+    }
+
+    @Override
+    boolean moreUsed(MemorySegment ring) {
+        // Slot and flags are read while the owner may move on: at worst this is spurious.
+        int slot = usedSlot;
+        long word =
+                (long) CHECKED64.getAcquire(ring, (long) slot * Descriptor.BYTES + PackedRing.WORD);
+        return PackedRing.matches(word, usedFlags);
+    }
+
+    @Override
+    final void carryCounts() {
+        addedBefore += available() - moreAvailable;
+        usedBefore += used() - moreUsed;
+    }
+
+    @Override
+    final QueueSnapshot snapshot(long interrupts, String broken) {
+        return new QueueSnapshot(
+                index,
+                name(),
+                "packed",
+                size,
+                free,
+                availableSlot,
+                usedSlot,
+                addedBefore + available() - moreAvailable,
+                usedBefore + used() - moreUsed,
+                notifications,
+                interrupts,
+                broken);
+    }
+}
