@@ -2,9 +2,10 @@
  * Both ends of a virtqueue as C does them well: what the platform's own ends are measured against.
  *
  * The algorithms are the ones that the Java ends use (the peer's index is cached, free descriptors
- * are a stack, a descriptor's second word is one store), and the checks as well: used ids against
- * size and what is outstanding, available ids against size, addresses against a region. Each
- * function that is exported keeps an end's state in registers for a whole round.
+ * are a stack, a descriptor's second word is one store, a packed batch becomes visible by its first
+ * descriptor), and the checks as well: used ids against size and what is outstanding, used lengths
+ * against what the buffer has, available ids against size, lengths above 0, addresses against a
+ * region. Each function that is exported keeps an end's state in registers for a whole round.
  *
  * Exported: twin_driver, twin_device, twin_drive, twin_serve, twin_solo, twin_ping,
  * twin_involuntary.
@@ -48,11 +49,19 @@ struct descriptor {
     uint64_t word;
 };
 
+/* What the device holds. */
+struct buffer {
+    uint64_t state; /* HELD and the bytes that it may write; 0 when it is not outstanding */
+    int64_t token;
+};
+
+#define HELD (1ull << 63)
+
 struct driver {
     struct descriptor *descriptors;
     uint16_t *available; /* packed: driver event suppression */
     uint16_t *used_ring; /* packed: device event suppression */
-    int64_t *tokens;     /* by id; NONE when it is not outstanding */
+    struct buffer *buffers; /* by id */
     uint32_t *free_ids;
     uint32_t free, size;
     /* Counts of descriptors; the split ring has their low 16 bits. */
@@ -61,6 +70,8 @@ struct driver {
     uint32_t batch_id, batch_length;
     /* Packed. */
     uint32_t slot, used_slot, flags, used_flags;
+    /* The word of the first descriptor since the last kick, which comes last. */
+    uint64_t *held_at, held_word;
     bool broken;
 } __attribute__((aligned(LINE)));
 
@@ -76,7 +87,7 @@ struct device {
 } __attribute__((aligned(LINE)));
 
 struct chain {
-    uint64_t address, length;
+    uint64_t address, length, writable;
     uint32_t id;
 };
 
@@ -88,10 +99,10 @@ void *twin_driver(int how, uint32_t size, void *descriptors, void *driver_area, 
     d->available = driver_area;
     d->used_ring = device_area;
     d->size = d->free = size;
-    d->tokens = aligned_alloc(LINE, LINE + size * sizeof *d->tokens);
+    d->buffers = aligned_alloc(LINE, LINE + size * sizeof *d->buffers);
     d->free_ids = aligned_alloc(LINE, LINE + size * sizeof *d->free_ids);
     for (uint32_t i = 0; i < size; i++) {
-        d->tokens[i] = NONE;
+        d->buffers[i].state = 0;
         d->free_ids[i] = size - 1 - i;
     }
     d->flags = AVAIL;
@@ -157,11 +168,19 @@ ALWAYS bool add(struct driver *d, const int how, uint64_t address, uint32_t leng
 {
     if (!d->free || unlikely(d->broken)) return false;
     uint32_t id = take_id(d, how);
-    d->tokens[id] = token;
+    struct buffer *buffer = &d->buffers[id];
+    buffer->state = HELD;
+    buffer->token = token;
     if (how & PACKED) {
         struct descriptor *at = &d->descriptors[d->slot];
+        uint64_t word = length | (uint64_t)id << 32 | (uint64_t)d->flags << 48;
         at->address = address;
-        release(&at->word, length | (uint64_t)id << 32 | (uint64_t)d->flags << 48);
+        if (!d->held_at) {
+            d->held_at = &at->word;
+            d->held_word = word;
+        } else {
+            at->word = word;
+        }
         if (++d->slot == d->size) {
             d->slot = 0;
             d->flags ^= AVAIL | USED;
@@ -183,6 +202,8 @@ ALWAYS bool kick_prepare(struct driver *d, const int how)
     if (now == old) return false;
     d->published = now;
     if (how & PACKED) {
+        release(d->held_at, d->held_word);
+        d->held_at = NULL;
         fence();
         uint32_t event = load((uint32_t *)d->used_ring);
         return packed_need_event(event, now, old, d->slot, d->flags == AVAIL, d->size);
@@ -214,14 +235,15 @@ ALWAYS int64_t broken(struct driver *d)
     return NONE;
 }
 
-ALWAYS int64_t take_token(struct driver *d, const int how, uint32_t id)
+ALWAYS int64_t take_token(struct driver *d, const int how, uint32_t id, uint32_t length)
 {
     if (unlikely(id >= d->size)) return broken(d);
-    int64_t token = d->tokens[id];
-    if (unlikely(token == NONE)) return broken(d);
-    d->tokens[id] = NONE;
+    struct buffer *buffer = &d->buffers[id];
+    uint64_t state = buffer->state;
+    if (unlikely(!(state & HELD) || length > (uint32_t)state)) return broken(d);
+    buffer->state = 0;
     give_id(d, how, id);
-    return token;
+    return buffer->token;
 }
 
 ALWAYS uint64_t used_word(struct driver *d)
@@ -258,7 +280,7 @@ ALWAYS int64_t get_of_batch(struct driver *d, const int how, uint32_t *length)
         d->used_slot = 0;
         d->used_flags ^= AVAIL | USED;
     }
-    return take_token(d, how, id);
+    return take_token(d, how, id, *length);
 }
 
 ALWAYS int64_t get(struct driver *d, const int how, uint32_t *length)
@@ -295,7 +317,7 @@ ALWAYS int64_t get(struct driver *d, const int how, uint32_t *length)
         d->batch_length = *length;
         return get_of_batch(d, how, length);
     }
-    return take_token(d, how, id);
+    return take_token(d, how, id, *length);
 }
 
 ALWAYS long get_burst(struct driver *d, const int how, int64_t *tokens, uint32_t *lengths, long max)
@@ -363,55 +385,62 @@ ALWAYS bool next(struct device *d, const int how, struct chain *c)
     c->address = at->address;
     c->length = (uint32_t)word;
     uint32_t flags = how & PACKED ? word >> 48 : word >> 32;
-    if (unlikely((flags & (NEXT | INDIRECT)) || c->address < d->region ||
-                 c->length > d->region_end - c->address))
+    if (unlikely((flags & (NEXT | INDIRECT)) || c->address + c->length <= c->address ||
+                 c->address < d->region || c->length > d->region_end - c->address))
         return !(d->broken = true);
+    c->writable = flags & WRITE ? c->length : 0;
     return true;
 }
 
-ALWAYS void put_used(struct device *d, const int how, uint32_t id, uint32_t length)
+/* Writes the next used element; packed: returns its word, which the caller writes. */
+ALWAYS uint64_t put_used(struct device *d, const int how, struct chain *c, uint32_t length)
 {
+    if (unlikely(length > c->writable)) d->broken = true;
+    uint64_t word;
     if (how & PACKED) {
         uint64_t flags = d->used_flags | (length ? WRITE : 0);
-        release(&d->descriptors[d->used_slot].word, length | (uint64_t)id << 32 | flags << 48);
+        word = length | (uint64_t)c->id << 32 | flags << 48;
+        if (++d->used_slot == d->size) {
+            d->used_slot = 0;
+            d->used_flags ^= AVAIL | USED;
+        }
     } else {
         uint64_t *ring = (uint64_t *)(d->used_ring + RING);
-        ring[d->used & (d->size - 1)] = id | (uint64_t)length << 32;
+        word = c->id | (uint64_t)length << 32;
+        ring[d->used & (d->size - 1)] = word;
     }
+    d->used++;
+    return word;
 }
 
-ALWAYS void pass_used(struct device *d, const int how, uint32_t count)
+ALWAYS void publish_used(struct device *d)
 {
-    d->used += count;
-    if ((how & PACKED) && (d->used_slot += count) >= d->size) {
-        d->used_slot -= d->size;
-        d->used_flags ^= AVAIL | USED;
-    }
+    release(&d->used_ring[IDX], (uint16_t)d->used);
 }
 
-ALWAYS void publish_used(struct device *d, const int how)
-{
-    if (!(how & PACKED)) release(&d->used_ring[IDX], (uint16_t)d->used);
-}
-
-/* All that is available, at most max, as bursts are: published once. */
+/*
+ * All that is available, at most max, as bursts are: published once. In order as well, each has an
+ * element of its own, as ours have: there are drivers that look at every one.
+ */
 ALWAYS long serve_burst(struct device *d, const int how, long max)
 {
-    struct chain c = {0};
+    struct chain c;
+    uint64_t *first = &d->descriptors[d->used_slot].word, first_word = 0;
     long count = 0;
-    while (count < max && next(d, how, &c)) {
-        count++;
-        if (!(how & IN_ORDER)) {
-            put_used(d, how, c.id, 0);
-            pass_used(d, how, 1);
+    for (; count < max && next(d, how, &c); count++) {
+        uint64_t *at = &d->descriptors[d->used_slot].word;
+        uint64_t word = put_used(d, how, &c, 0);
+        if (!count) {
+            first_word = word;
+        } else if (how & PACKED) {
+            *at = word;
         }
     }
-    if (count) {
-        if (how & IN_ORDER) {
-            put_used(d, how, c.id, 0);
-            pass_used(d, how, count);
-        }
-        publish_used(d, how);
+    if (!count) return 0;
+    if (how & PACKED) {
+        release(first, first_word);
+    } else {
+        publish_used(d);
     }
     return count;
 }
@@ -420,9 +449,13 @@ ALWAYS long serve_one(struct device *d, const int how)
 {
     struct chain c;
     if (!next(d, how, &c)) return 0;
-    put_used(d, how, c.id, 0);
-    pass_used(d, how, 1);
-    publish_used(d, how);
+    uint64_t *at = &d->descriptors[d->used_slot].word;
+    uint64_t word = put_used(d, how, &c, 0);
+    if (how & PACKED) {
+        release(at, word);
+    } else {
+        publish_used(d);
+    }
     return 1;
 }
 

@@ -27,8 +27,8 @@ final class RingBench {
             Map.of(
                     "layout", "split,packed",
                     "workload", "poll,event,burst,inorder,map",
-                    "forks", "10",
-                    "millis", "3000",
+                    "forks", "6",
+                    "millis", "2000",
                     "batch", "32");
 
     private static final String MAP = "map";
@@ -102,11 +102,10 @@ final class RingBench {
     private void plan(RingWay way, Path twin, Path linux) throws IOException {
         String first = processors.get(0).toString();
         if (way.workload().equals(MAP)) {
-            for (int implementations : new int[] {1, 3}) {
+            for (String operations : RingMapping.OPERATIONS) {
                 for (int segments : new int[] {1, 4}) {
                     mappings.put(
-                            "%s, %d segments, %d implementations"
-                                    .formatted(way.layout(), segments, implementations),
+                            "%s, %s, buffers of %d".formatted(way.layout(), operations, segments),
                             new Fork(
                                     way,
                                     java(
@@ -115,7 +114,7 @@ final class RingBench {
                                             batch,
                                             millis,
                                             segments,
-                                            implementations,
+                                            operations,
                                             first)));
                 }
             }

@@ -19,6 +19,7 @@ import virtio.ring.queue.DeviceEnd;
 import virtio.ring.queue.DriverEnd;
 
 import java.lang.foreign.Arena;
+import java.util.Arrays;
 
 /** The platform's own ends of rings, and the loops that use them as those of ring_twin.c do. */
 final class RingEnds {
@@ -76,6 +77,8 @@ final class RingEnds {
 
         /** Has so many buffers used; how many notifications the device wanted. */
         long run(int buffers) {
+            DriverEnd driver = this.driver;
+            ScatterList list = this.list;
             int started = 0;
             int completed = 0;
             int kicks = 0;
@@ -100,6 +103,7 @@ final class RingEnds {
         }
 
         private int getAll() {
+            DriverEnd driver = this.driver;
             int got = 0;
             while (driver.get() != Virtqueue.NONE) {
                 got++;
@@ -128,13 +132,20 @@ final class RingEnds {
     static final class Serving implements Backend {
         private final DeviceEnd device;
         private final Chain chain;
+        private final Chain[] chains;
+        private final long[] written;
         private final boolean event;
+        private final boolean burst;
         private int done;
 
-        Serving(RingWay way, DeviceEnd device) {
+        Serving(RingWay way, DeviceEnd device, int batch) {
             this.device = device;
             chain = device.newChain();
+            chains = new Chain[batch];
+            Arrays.setAll(chains, i -> device.newChain());
+            written = new long[batch];
             event = way.event();
+            burst = way.burst();
         }
 
         /** Uses so many buffers. */
@@ -153,6 +164,28 @@ final class RingEnds {
 
         /** Uses what is available; false when nothing is. */
         boolean turn() {
+            return burst ? bursts() : single();
+        }
+
+        private boolean bursts() {
+            DeviceEnd device = this.device;
+            int before = done;
+            for (int count = device.next(chains, chains.length);
+                    count > 0;
+                    count = device.next(chains, chains.length)) {
+                device.complete(chains, written, count);
+                done += count;
+            }
+            if (done == before) {
+                return false;
+            }
+            device.notifyDriver();
+            return true;
+        }
+
+        private boolean single() {
+            DeviceEnd device = this.device;
+            Chain chain = this.chain;
             if (!device.next(chain)) {
                 return false;
             }
@@ -161,9 +194,12 @@ final class RingEnds {
                 // Goes on until nothing is left, and asks to be notified of more.
                 device.serve(this);
             } else {
+                int count = 0;
                 do {
-                    finish();
+                    device.complete(chain, 0);
+                    count++;
                 } while (device.next(chain));
+                done += count;
                 device.notifyDriver();
             }
             return true;
@@ -171,14 +207,15 @@ final class RingEnds {
 
         @Override
         public void process(DeviceQueue queue) {
+            DeviceEnd device = this.device;
+            Chain chain = this.chain;
+            int count = 0;
             while (device.next(chain)) {
-                finishChecked();
+                device.complete(chain, 0);
+                device.notifyDriver();
+                count++;
             }
-        }
-
-        private void finish() {
-            device.complete(chain, 0);
-            done++;
+            done += count;
         }
 
         private void finishChecked() {
@@ -238,7 +275,7 @@ final class RingEnds {
             this.driver = driver;
             this.batch = batch;
             this.list = list;
-            serving = new Serving(way, device(way, driver.layout()));
+            serving = new Serving(way, device(way, driver.layout()), batch);
             burst = way.burst();
             event = way.event();
             tokens = new long[batch];
@@ -252,6 +289,8 @@ final class RingEnds {
 
         /** Has so many buffers used, a multiple of the batch. */
         long run(int buffers) {
+            DriverEnd driver = this.driver;
+            ScatterList list = this.list;
             int wanted = 0;
             for (int done = 0; done < buffers; done += batch) {
                 for (int i = 0; i < batch; i++) {
@@ -274,6 +313,7 @@ final class RingEnds {
         }
 
         private int getBatch() {
+            DriverEnd driver = this.driver;
             int got = 0;
             while (got < batch && driver.get() != Virtqueue.NONE) {
                 got++;

@@ -116,7 +116,7 @@ public final class RingFork {
                 "duoJava",
                 duo(
                         new RingEnds.Driving(way, driver, batch, buffer)::run,
-                        new RingEnds.Serving(way, device)::run));
+                        new RingEnds.Serving(way, device, batch)::run));
         driver = RingEnds.driver(way);
         kinds.put(
                 "javaDriver",
@@ -128,7 +128,7 @@ public final class RingFork {
                 "javaDevice",
                 duo(
                         twin.drive(way, twin.driver(way, ring), batch, buffer),
-                        new RingEnds.Serving(way, RingEnds.device(way, ring))::run));
+                        new RingEnds.Serving(way, RingEnds.device(way, ring), batch)::run));
         if (linux != null) {
             RingTwin ringtest = new RingTwin(linux);
             ringtest.startLinux(RingWay.SIZE, way.event());

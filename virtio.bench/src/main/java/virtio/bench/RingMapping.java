@@ -1,8 +1,12 @@
 package virtio.bench;
 
 import virtio.api.ScatterList;
+import virtio.api.map.CoherentMemory;
+import virtio.api.map.Direction;
 import virtio.api.map.IdentityMapOps;
 import virtio.api.map.MapOps;
+import virtio.api.map.MapToken;
+import virtio.api.map.RegionPool;
 import virtio.linux.Linux;
 import virtio.ring.queue.DriverEnd;
 
@@ -12,47 +16,55 @@ import java.lang.reflect.Proxy;
 
 /**
  * What it costs that a queue maps by the operations of its transport: rounds of both ends in one
- * thread, once with segments that identity operations map, once with the same addresses handed out
- * by the caller, as a ring with a hard-wired identity would do.
+ * thread, once with segments that the operations map, once with the same addresses handed out by
+ * the caller, as a ring with a hard-wired identity would do.
+ *
+ * <p>The JVM has seen three implementations of the operations, as where several transports run.
  *
  * <p>Prints lines of a name and a number, as {@link RingFork} does.
  */
 public final class RingMapping {
+    /** {@link IdentityMapOps}, and operations over a shared region as transports have them. */
+    static final String[] OPERATIONS = {"identity", "region"};
+
     private static final int BUFFERS = 65536;
     private static final int SEGMENT_BYTES = 64;
+    private static final int REGION_BYTES = 1 << 20;
     private static final int WARM_UP = 100;
     private static final int LEAST_ROUNDS = 20;
 
     private final int elements;
     private final ScatterList list;
-    private final MemorySegment memory = Arena.global().allocate(4096, 4096);
+    private final MemorySegment memory;
     private final RingEnds.Solo solo;
 
-    private RingMapping(RingWay way, int batch, int elements, MapOps ops) throws Exception {
+    private RingMapping(RingWay way, int batch, int elements, MapOps ops, MapToken token)
+            throws Exception {
         this.elements = elements;
         list = new ScatterList(elements);
-        var token = IdentityMapOps.token(1 << 20, 1 << 20);
+        memory = ops.alloc(token, 4096).segment();
         DriverEnd driver = RingEnds.driver(way, ops, token);
         solo = new RingEnds.Solo(way, driver, batch, list);
     }
 
-    /**
-     * Arguments: layout, batch, milliseconds, segments of a buffer, implementations of the
-     * operations that the JVM has seen, processor.
-     */
+    /** Arguments: layout, batch, milliseconds, segments of a buffer, operations, processor. */
     public static void main(String[] args) throws Exception {
         RingWay way = new RingWay(args[0], "poll");
         int batch = Integer.parseInt(args[1]);
         int elements = Integer.parseInt(args[3]);
         Linux.pin(Integer.parseInt(args[5]));
-        IdentityMapOps identity = new IdentityMapOps();
-        for (int i = 1; i < Integer.parseInt(args[4]); i++) {
-            RingMapping other = new RingMapping(way, batch, elements, proxy(identity, i));
+        MapOps ops = args[4].equals("identity") ? new IdentityMapOps() : new Regions();
+        MapToken token =
+                args[4].equals("identity")
+                        ? IdentityMapOps.token(REGION_BYTES, REGION_BYTES)
+                        : new Regions.Token();
+        for (int i = 1; i < 3; i++) {
+            RingMapping other = new RingMapping(way, batch, elements, proxy(ops, i), token);
             for (int round = 0; round < 20; round++) {
                 other.mapped();
             }
         }
-        RingMapping mapping = new RingMapping(way, batch, elements, identity);
+        RingMapping mapping = new RingMapping(way, batch, elements, ops, token);
         for (int i = 0; i < WARM_UP; i++) {
             mapping.mapped();
             mapping.wired();
@@ -102,5 +114,67 @@ public final class RingMapping {
                         RingMapping.class.getClassLoader(),
                         interfaces[number - 1],
                         (self, method, arguments) -> method.invoke(ops, arguments));
+    }
+
+    /** Everything in one region whose handles are addresses, so that any device's end finds it. */
+    private static final class Regions implements MapOps {
+        static final class Token implements MapToken {
+            private final RegionPool pool;
+
+            Token() {
+                MemorySegment region = Arena.global().allocate(2L * REGION_BYTES, 4096);
+                pool = new RegionPool(region, region.address(), REGION_BYTES);
+            }
+        }
+
+        private static RegionPool pool(MapToken token) {
+            return ((Token) token).pool;
+        }
+
+        @Override
+        public long mapPage(
+                MapToken token, MemorySegment page, long at, long size, Direction d, long attrs) {
+            return pool(token).map(page, at, size, d, attrs);
+        }
+
+        @Override
+        public void unmapPage(MapToken token, long handle, long size, Direction d, long attrs) {
+            pool(token).unmap(handle, size, d, attrs);
+        }
+
+        @Override
+        public void syncSingleForCpu(MapToken token, long handle, long size, Direction d) {
+            pool(token).syncForCpu(handle, size, d);
+        }
+
+        @Override
+        public void syncSingleForDevice(MapToken token, long handle, long size, Direction d) {
+            pool(token).syncForDevice(handle, size, d);
+        }
+
+        @Override
+        public CoherentMemory alloc(MapToken token, long size) {
+            return pool(token).alloc(size);
+        }
+
+        @Override
+        public void free(MapToken token, CoherentMemory memory) {
+            pool(token).free(memory);
+        }
+
+        @Override
+        public boolean needSync(MapToken token, long handle) {
+            return pool(token).needSync(handle);
+        }
+
+        @Override
+        public boolean mappingError(MapToken token, long handle) {
+            return handle == MAPPING_ERROR;
+        }
+
+        @Override
+        public long maxMappingSize(MapToken token) {
+            return pool(token).maxMappingSize();
+        }
     }
 }

@@ -91,7 +91,7 @@ class RingTwinTest {
         DeviceEnd device = RingEnds.device(way, ring);
         together(
                 twin.drive(way, twin.driver(way, ring), BATCH, buffer),
-                new RingEnds.Serving(way, device)::run);
+                new RingEnds.Serving(way, device, BATCH)::run);
         assertNull(device.broken());
     }
 
