@@ -129,8 +129,12 @@ abstract class Ends implements MapOps, DriverMemory, Export, Backend {
 
     /** Writes {@link #PAYLOAD} into a buffer and uses it. */
     final void use(Chain taken) {
-        taken.writable(0, 4).set(ValueLayout.JAVA_INT_UNALIGNED, 0, PAYLOAD);
+        write(taken);
         device.complete(taken, 4);
+    }
+
+    final void write(Chain taken) {
+        taken.writable(0, 4).set(ValueLayout.JAVA_INT_UNALIGNED, 0, PAYLOAD);
     }
 
     /** 1 when the driver got a buffer. */

@@ -10,6 +10,8 @@ import org.openjdk.jcstress.annotations.Outcome;
 import org.openjdk.jcstress.annotations.State;
 import org.openjdk.jcstress.infra.results.III_Result;
 
+import virtio.api.backend.Chain;
+
 /** Whoever sees a buffer sees all of it: descriptors, length and data. */
 final class Publication {
     private Publication() {}
@@ -106,6 +108,64 @@ final class Publication {
         public void deviceSide() {
             use(chain);
             use(second);
+        }
+
+        @Actor
+        public void driverSide(III_Result r) {
+            r.r1 = driver.get(tokens, lengths);
+            r.r2 = lengths[0] + lengths[1];
+            r.r3 = r.r1 == 0 ? 0 : received();
+        }
+    }
+
+    @JCStressTest
+    @Description("The same for two buffers that are made available at once, and taken at once")
+    @Outcome(id = "0, 0, 0", expect = ACCEPTABLE, desc = "not available yet")
+    @Outcome(id = "2, 8, 305419896", expect = ACCEPTABLE, desc = "both")
+    @Outcome(expect = FORBIDDEN, desc = "one alone, or before it was written")
+    @State
+    public static class OfTwoBuffers extends Ends {
+        private final Chain[] chains = {chain, second};
+
+        @Actor
+        public void driverSide() {
+            addOut();
+            addOut();
+            driver.kickPrepare();
+        }
+
+        @Actor
+        public void deviceSide(III_Result r) {
+            r.r1 = device.next(chains, 2);
+            for (int i = 0; i < r.r1; i++) {
+                r.r2 += (int) chains[i].readableBytes();
+                r.r3 = chains[i].read32(0);
+            }
+        }
+    }
+
+    @JCStressTest
+    @Description("virtio 5.1.6.3.2: buffers given back at once are seen at once")
+    @Outcome(id = "0, 0, 0", expect = ACCEPTABLE, desc = "none yet")
+    @Outcome(id = "2, 8, 305419896", expect = ACCEPTABLE, desc = "both")
+    @Outcome(expect = FORBIDDEN, desc = "one alone, or before it was written")
+    @State
+    public static class OfAUsedBurst extends Ends {
+        private final Chain[] chains = {chain, second};
+        private final long[] written = {4, 4};
+        private final long[] tokens = new long[2];
+        private final int[] lengths = new int[2];
+
+        public OfAUsedBurst() {
+            handOver(chain);
+            handOver(second);
+        }
+
+        @Actor
+        public void deviceSide() {
+            write(chain);
+            write(second);
+            device.complete(chains, written, 2);
         }
 
         @Actor
