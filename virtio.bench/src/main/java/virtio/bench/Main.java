@@ -14,7 +14,7 @@ public final class Main {
                    virtio bench swap [--swaps=100] [--iodepth=16]
                      pause of a swap under load, between mmio and vhost-user to a second process
                    virtio bench ring [--layout=split,packed] [--workload=poll,event,burst,inorder,map]
-                            [--forks=6] [--millis=2000] [--batch=32]
+                            [--forks=4] [--millis=1500] [--batch=32]
                      both ends of a virtqueue against C compiled on this machine, by gcc
                    virtio bench start [--rounds=10]
                      time to the first completed read of a new container, and its resident memory

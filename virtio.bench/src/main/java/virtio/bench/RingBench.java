@@ -27,8 +27,8 @@ final class RingBench {
             Map.of(
                     "layout", "split,packed",
                     "workload", "poll,event,burst,inorder,map",
-                    "forks", "6",
-                    "millis", "2000",
+                    "forks", "4",
+                    "millis", "1500",
                     "batch", "32");
 
     private static final String MAP = "map";
