@@ -6,7 +6,6 @@ import org.osgi.framework.ServiceReference;
 
 import virtio.api.net.FramePort;
 import virtio.api.net.NetDevice;
-import virtio.api.net.PacketBuffer;
 
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
@@ -17,8 +16,6 @@ import java.util.Dictionary;
 import java.util.Hashtable;
 import java.util.HexFormat;
 import java.util.Random;
-import java.util.Set;
-import java.util.concurrent.ConcurrentSkipListSet;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Predicate;
@@ -75,8 +72,7 @@ public final class SmallStack implements BundleActivator {
         own = 0;
         received.clear();
         port = card.openPort(0, this::take);
-        Set<String> hashes = new ConcurrentSkipListSet<>();
-        try (var _ = card.capture((pair, in, p) -> hash(in ? p : null, hashes))) {
+        try {
             configure(name);
             resolve(name);
             for (int bytes : new int[] {0, 1, 56, 1400}) {
@@ -84,26 +80,11 @@ public final class SmallStack implements BundleActivator {
             }
             System.out.println(name + ": echoes of 0, 1, 56 and 1400 bytes came back");
             System.out.println(name + ": " + new Connection(tcpPort).transfer());
-            hashes.forEach(hash -> System.out.println(name + ": hash " + hash));
         } catch (IllegalStateException e) {
             throw new IllegalStateException(e.getMessage() + "; " + card.statistics(), e);
         } finally {
             port.close();
             context.ungetService(reference);
-        }
-    }
-
-    /** Notes what the device has hashed of a frame, and the hash. */
-    private static void hash(PacketBuffer frame, Set<String> hashes) {
-        if (frame != null && frame.hashType() != null) {
-            byte[] ip = new byte[24];
-            frame.copyTo(14, MemorySegment.ofArray(ip), 0, ip.length);
-            hashes.add(
-                    "%s %s %08x"
-                            .formatted(
-                                    frame.hashType(),
-                                    HexFormat.of().formatHex(ip, 12, 24),
-                                    frame.hash()));
         }
     }
 
