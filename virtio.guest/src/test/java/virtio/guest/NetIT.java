@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
@@ -42,7 +43,7 @@ class NetIT {
             }
             guest.qemu("-device", "virtio-net-device,netdev=mmio");
             guest.qemu("-device", "virtio-net-device,netdev=packed,packed=on,mrg_rxbuf=off");
-            guest.qemu("-device", "virtio-net-pci,netdev=pci,disable-legacy=on");
+            guest.qemu("-device", "virtio-net-pci,netdev=pci,disable-legacy=on,rss=on");
             guest.bundle(SmallStack.class, "org.osgi.framework,virtio.api,virtio.api.net");
             guest.job(
                     """
@@ -54,7 +55,8 @@ class NetIT {
                     check bind rebind platform LNRO0005:00 uio_pdrv_genirq
                     check talk container "attach mmio:0xfeb02e00 --name=mmio; talk mmio %1$d; \
                     attach mmio:0xfeb02c00 --name=packed; talk packed %1$d; \
-                    attach pci:0000:00:01.0 --name=pci; talk pci %1$d; show mmio; show pci"
+                    attach pci:0000:00:01.0 --name=pci; hash pci --types=all; \
+                    talk pci %1$d; show mmio; show pci"
                     """
                             .formatted(server.getLocalPort()));
             guest.run();
@@ -91,6 +93,13 @@ class NetIT {
         assertTrue(said.contains(card + ": DHCP gives 10.0.2.15 by " + GATEWAY), said);
         assertTrue(said.contains(card + ": ARP says " + GATEWAY + " is at 52:55:"), said);
         assertTrue(said.contains(card + ": echoes of 0, 1, 56 and 1400 bytes came back"), said);
+    }
+
+    /** It cannot report hashes here: its user network takes none of the longer headers. */
+    @Test
+    void qemuTakesWhatIsToBeHashed() {
+        String said = guest.passed("talk");
+        assertTrue(said.contains("pci hashes [IPV4, TCPV4, UDPV4, IPV6, TCPV6, UDPV6"), said);
     }
 
     @ParameterizedTest
