@@ -5,6 +5,8 @@ import virtio.api.DeviceType;
 import virtio.api.Feature;
 import virtio.api.Features;
 import virtio.api.VirtioException;
+import virtio.api.block.BlockFeature;
+import virtio.api.net.NetFeature;
 import virtio.api.transport.Export;
 import virtio.api.transport.ExportedDevice;
 import virtio.linux.Errno;
@@ -34,11 +36,27 @@ final class VduseExport implements Export {
                     Feature.ADMIN_VQ);
 
     /** CONFIG_WCE: the kernel takes no disk whose configuration can be written. */
-    private static final Features BLK_CONFIG_WCE = Features.of(11);
+    private static final Features BLK_CONFIG_WCE = Features.of(BlockFeature.CONFIG_WCE);
+
+    /** Needs a control queue, and no backend here has it. */
+    private static final int NET_HASH_TUNNEL = 51;
 
     /** CTRL_VQ and what needs it: the kernel takes no NIC with a control queue. */
     private static final Features NET_CONTROL =
-            Features.of(2, 17, 18, 19, 20, 21, 22, 23, 51, 52, 53, 57, 60);
+            Features.of(
+                    NetFeature.CTRL_GUEST_OFFLOADS,
+                    NetFeature.CTRL_VQ,
+                    NetFeature.CTRL_RX,
+                    NetFeature.CTRL_VLAN,
+                    NetFeature.CTRL_RX_EXTRA,
+                    NetFeature.GUEST_ANNOUNCE,
+                    NetFeature.MQ,
+                    NetFeature.CTRL_MAC_ADDR,
+                    NET_HASH_TUNNEL,
+                    NetFeature.VQ_NOTF_COAL,
+                    NetFeature.NOTF_COAL,
+                    NetFeature.HASH_REPORT,
+                    NetFeature.RSS);
 
     private final String address;
     private final String name;
