@@ -78,6 +78,13 @@ final class LibC {
             handle("read", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG);
     private static final MethodHandle WRITE =
             handle("write", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG);
+    /** Without an error number: with one, code that is not compiled well makes an object a call. */
+    @SuppressWarnings("restricted")
+    private static final MethodHandle WRITE_PLAIN =
+            LINKER.downcallHandle(
+                    LINKER.defaultLookup().findOrThrow("write"),
+                    FunctionDescriptor.of(JAVA_LONG, JAVA_INT, JAVA_LONG, JAVA_LONG));
+
     private static final MethodHandle PREAD =
             handle("pread", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG, JAVA_LONG);
     private static final MethodHandle PWRITE =
@@ -258,9 +265,15 @@ final class LibC {
         }
     }
 
-    /** Writes the eight bytes of the number 1. */
+    /** Writes the eight bytes of the number 1, which allocates nothing. */
     static long writeOne(int fd) {
-        return write(fd, ONE, Long.BYTES);
+        try {
+            long n = (long) WRITE_PLAIN.invokeExact(fd, ONE.address(), (long) Long.BYTES);
+            // What failed wrote nothing; the second attempt knows why, or succeeds.
+            return n == -1 ? write(fd, ONE, Long.BYTES) : n;
+        } catch (Throwable t) {
+            throw thrown(t);
+        }
     }
 
     /**
