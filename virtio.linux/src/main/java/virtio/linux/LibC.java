@@ -78,6 +78,7 @@ final class LibC {
             handle("read", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG);
     private static final MethodHandle WRITE =
             handle("write", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG);
+
     /** Without an error number: with one, code that is not compiled well makes an object a call. */
     @SuppressWarnings("restricted")
     private static final MethodHandle WRITE_PLAIN =

@@ -300,7 +300,7 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
             turns.done(chain, length);
             return;
         }
-        use(chain.id, chain.descriptors, length);
+        use(chain.id(), chain.descriptors(), length);
         if (turns == null) {
             return;
         }
@@ -328,13 +328,14 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
         return new IllegalArgumentException(
                 chain.open()
                         ? "queue %d: the chain holds buffer %d, which is not completed"
-                                .formatted(index, chain.id)
+                                .formatted(index, chain.id())
                         : "queue %d: the chain belongs to queue %d"
                                 .formatted(index, chain.end.index));
     }
 
     final void close(RingChain chain, long written) {
-        if (chain.key != -key || written < 0 || written > chain.writableBytes) {
+        // Most write nothing, or do so elsewhere: then the buffer need not be looked at.
+        if (chain.key != -key || written != 0 && (written < 0 || written > chain.writableBytes())) {
             throw notCompletable(chain, written);
         }
         chain.key = key;
@@ -345,7 +346,7 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
                 chain.key != -key
                         ? "queue %d: complete of a chain that is not open".formatted(index)
                         : "queue %d: %d bytes written, the chain's limit is %d"
-                                .formatted(index, written, chain.writableBytes));
+                                .formatted(index, written, chain.writableBytes()));
     }
 
     /** Neither empty nor beyond the end of the handles. */
@@ -358,15 +359,14 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
         if (length == 0) {
             return breakQueue("descriptor of 0 bytes, the limit is 1");
         }
-        if (!write && chain.writableBytes != 0) {
+        if (!write && chain.writableBytes() != 0) {
             return breakQueue("a device-readable descriptor follows a device-writable one");
         }
-        if (chain.readableBytes + chain.writableBytes + length > Descriptor.MAX_TOTAL_BYTES) {
+        long total = chain.readableBytes() + chain.writableBytes() + length;
+        if (total > Descriptor.MAX_TOTAL_BYTES) {
             return breakQueue(
                     "buffer of %d bytes, the limit is %d"
-                            .formatted(
-                                    chain.readableBytes + chain.writableBytes + length,
-                                    Descriptor.MAX_TOTAL_BYTES));
+                            .formatted(total, Descriptor.MAX_TOTAL_BYTES));
         }
         if (!sane(handle, length)) {
             return fault(handle, length, write);
@@ -389,7 +389,7 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
             if (address == DriverMemory.FAULT) {
                 return fault(handle, length, write);
             }
-            if (chain.pieces == RingChain.MAX_PIECES) {
+            if (chain.pieces() == RingChain.MAX_PIECES) {
                 return breakQueue(
                         "buffer in more than %d pieces of memory".formatted(RingChain.MAX_PIECES));
             }

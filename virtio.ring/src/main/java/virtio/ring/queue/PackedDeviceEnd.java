@@ -42,42 +42,62 @@ final class PackedDeviceEnd extends PackedDeviceRing {
             return super.next(into, count);
         }
         int taken = 0;
-        int limit;
+        int most;
         int ready;
+        int plain;
         do {
-            limit = count - taken;
-            ready = ready(limit);
-            for (int descriptors = 0; descriptors < ready; ) {
+            most = Math.min(count - taken, size - availableSlot);
+            ready = ready(most);
+            plain = takeRun(into, taken, ready);
+            taken += plain;
+            if (plain < ready) {
+                // Of several descriptors, or not acceptable.
                 RingChain chain = open(into[taken]);
-                if (!take(chain, RingMemory.get64(word(availableSlot)))
+                if (!serving()
+                        || !take(chain, RingMemory.get64(word(availableSlot)))
                         || turns != null && !takeTurn(chain)) {
                     return taken;
                 }
                 taken++;
-                descriptors += chain.descriptors;
             }
-            // Buffers of several descriptors are fewer than what was found ready.
-        } while (ready == limit && taken < count);
+        } while (taken < count && (plain < ready || ready == most));
         return taken;
     }
 
     /** Descriptors that are available now, at most so many; what they say is visible then. */
-    private int ready(int limit) {
-        int slot = availableSlot;
+    private int ready(int most) {
+        long words = word(availableSlot);
         int flags = availableFlags;
         int ready = 0;
         // Whoever sees the first of a burst sees all of it.
-        long word = availableWord();
-        while (ready < limit && PackedRing.matches(word, flags)) {
+        while (ready < most
+                && PackedRing.matches(
+                        RingMemory.get64(words + (long) Descriptor.BYTES * ready), flags)) {
             ready++;
-            if (++slot == size) {
-                slot = 0;
-                flags ^= PackedRing.AVAIL | PackedRing.USED;
-            }
-            word = RingMemory.get64(word(slot));
         }
         VarHandle.acquireFence();
         return ready;
+    }
+
+    /** Takes buffers of one descriptor each, up to the end of the ring, as long as all is well. */
+    private int takeRun(Chain[] into, int from, int most) {
+        long descriptors = descriptor(availableSlot);
+        int taken = 0;
+        while (taken < most) {
+            RingChain chain = (RingChain) into[from + taken];
+            long descriptor = descriptors + (long) Descriptor.BYTES * taken;
+            if (chain.key != key
+                    || !takeOne(
+                            chain,
+                            RingMemory.get64(descriptor),
+                            RingMemory.get64(descriptor + PackedRing.WORD))
+                    || turns != null && !takeTurn(chain)) {
+                break;
+            }
+            taken++;
+        }
+        advance(taken);
+        return taken;
     }
 
     private boolean takeTracked(RingChain chain) {
@@ -93,27 +113,32 @@ final class PackedDeviceEnd extends PackedDeviceRing {
 
     private boolean take(RingChain chain, long word) {
         long handle = RingMemory.get64(descriptor(availableSlot));
-        long length = word & 0xFFFFFFFFL;
-        int flags = flags(word);
-        if ((flags & (Descriptor.NEXT | Descriptor.INDIRECT)) == 0 && sane(handle, length)) {
-            boolean write = (flags & Descriptor.WRITE) != 0;
-            long address = memory.translate(handle, length, write);
-            if (address != DriverMemory.FAULT) {
-                chain.only(PackedRing.id(word), address, length, write);
-                chain.descriptors = 1;
-                opened(chain);
-                advance();
-                return inflight == null || track(chain, handle, word);
-            }
+        if (takeOne(chain, handle, word)) {
+            advance(1);
+            return inflight == null || track(chain, handle, word);
         }
         chain.reset(PackedRing.id(word));
-        chain.descriptors = 1;
         if (!walk(chain, handle, word)) {
             return false;
         }
         if (inflight != null) {
-            inflight.took(chain.id);
+            inflight.took(chain.id());
         }
+        return opened(chain);
+    }
+
+    /** Takes a buffer of one descriptor in one piece of memory; false when it is another one. */
+    private boolean takeOne(RingChain chain, long handle, long word) {
+        long length = word & BYTES;
+        int flags = flags(word);
+        if ((flags & (Descriptor.NEXT | Descriptor.INDIRECT)) != 0 || !sane(handle, length)) {
+            return false;
+        }
+        long address = memory.translate(handle, length, (flags & Descriptor.WRITE) != 0);
+        if (address == DriverMemory.FAULT) {
+            return false;
+        }
+        chain.only(word, address);
         return opened(chain);
     }
 
@@ -122,7 +147,7 @@ final class PackedDeviceEnd extends PackedDeviceRing {
             chain.key = key;
             return false;
         }
-        inflight.took(chain.id);
+        inflight.took(chain.id());
         return true;
     }
 
@@ -135,15 +160,15 @@ final class PackedDeviceEnd extends PackedDeviceRing {
     /** Takes a buffer that an earlier life had taken; the ring may not have it any more. */
     private boolean resubmit(RingChain chain, int head) {
         chain.reset(0);
-        chain.descriptors = inflight.num(head);
-        for (int i = 0, at = head; i < chain.descriptors; i++, at = inflight.following(at)) {
+        int descriptors = inflight.num(head);
+        for (int i = 0, at = head; i < descriptors; i++, at = inflight.following(at)) {
             long handle = inflight.handle(at);
             long word = inflight.word(at);
             int flags = flags(word);
-            chain.id = PackedRing.id(word);
+            chain.identify(PackedRing.id(word), descriptors);
             boolean good =
                     (flags & Descriptor.INDIRECT) != 0
-                            ? alone(chain.descriptors == 1)
+                            ? alone(descriptors == 1)
                                     && walkTable(chain, handle, word & 0xFFFFFFFFL)
                             : element(
                                     chain,
@@ -154,7 +179,7 @@ final class PackedDeviceEnd extends PackedDeviceRing {
                 return false;
             }
         }
-        inflight.own(chain.id, head);
+        inflight.own(chain.id(), head);
         return opened(chain);
     }
 
@@ -166,7 +191,7 @@ final class PackedDeviceEnd extends PackedDeviceRing {
         long handle = firstHandle;
         long word = firstWord;
         for (int count = 1; ; count++) {
-            advance();
+            advance(1);
             int flags = flags(word);
             long length = word & 0xFFFFFFFFL;
             boolean last = (flags & Descriptor.NEXT) == 0;
@@ -181,8 +206,7 @@ final class PackedDeviceEnd extends PackedDeviceRing {
             }
             if (last) {
                 // The id of a list is that of its last descriptor (virtio 2.8.6).
-                chain.id = PackedRing.id(word);
-                chain.descriptors = count;
+                chain.identify(PackedRing.id(word), count);
                 return true;
             }
             if (count == size) {
@@ -226,8 +250,8 @@ final class PackedDeviceEnd extends PackedDeviceRing {
         close(chain, written);
         long length = Math.min(written, BYTES);
         if (uses() == PLAIN && turns == null) {
-            RingMemory.setRelease64(word(usedSlot), usedWord(chain.id, length, usedFlags));
-            passUsed(chain.descriptors);
+            RingMemory.setRelease64(word(usedSlot), usedWord(chain.id(), length, usedFlags));
+            passUsed(chain.descriptors());
         } else if (serving()) {
             useTracked(chain, length);
         }
@@ -239,20 +263,19 @@ final class PackedDeviceEnd extends PackedDeviceRing {
         for (int i = 0; i < count; i++) {
             close((RingChain) chains[i], written[i]);
         }
+        if (count == 0) {
+            return;
+        }
+        // Comes last: the driver looks no further as long as this one is not used.
         long firstAt = word(usedSlot);
-        long firstWord = 0;
+        long firstWord = usedWord((RingChain) chains[0], written[0], usedFlags);
+        passUsed(((RingChain) chains[0]).descriptors());
         int slot = usedSlot;
         int flags = usedFlags;
-        for (int i = 0; i < count; i++) {
+        for (int i = 1; i < count; i++) {
             RingChain chain = (RingChain) chains[i];
-            long word = usedWord(chain.id, Math.min(written[i], BYTES), flags);
-            if (i == 0) {
-                // Comes last: the driver looks no further as long as this one is not used.
-                firstWord = word;
-            } else {
-                RingMemory.set64(word(slot), word);
-            }
-            slot += chain.descriptors;
+            RingMemory.set64(word(slot), usedWord(chain, written[i], flags));
+            slot += chain.descriptors();
             if (slot >= size) {
                 slot -= size;
                 usedLap += size;
@@ -264,9 +287,13 @@ final class PackedDeviceEnd extends PackedDeviceRing {
         RingMemory.setRelease64(firstAt, firstWord);
     }
 
+    private static long usedWord(RingChain chain, long written, int usedFlags) {
+        return usedWord(chain.id(), Math.min(written, BYTES), usedFlags);
+    }
+
     private static long usedWord(int id, long length, int usedFlags) {
         int flags = usedFlags | (length > 0 ? Descriptor.WRITE : 0);
-        return length | (long) id << PackedRing.ID_SHIFT | (long) flags << PackedRing.FLAGS_SHIFT;
+        return PackedRing.word(length, id, flags);
     }
 
     @Override

@@ -142,10 +142,10 @@ abstract class PackedDeviceRing extends DeviceEnd {
         return RingMemory.getAcquire64(word(availableSlot));
     }
 
-    final void advance() {
-        int slot = availableSlot + 1;
-        if (slot == size) {
-            slot = 0;
+    final void advance(int descriptors) {
+        int slot = availableSlot + descriptors;
+        if (slot >= size) {
+            slot -= size;
             availableLap += size;
             availableFlags ^= PackedRing.AVAIL | PackedRing.USED;
         }

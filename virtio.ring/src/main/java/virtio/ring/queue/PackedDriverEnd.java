@@ -70,8 +70,8 @@ class PackedDriverEnd extends PackedDriverRing {
 
     /** Makes a buffer of one descriptor available. */
     private void expose(int id, long state, long token, long handle, long length, int flags) {
-        shadow[(id << SHADOW_SHIFT) + STATE] = state;
         shadow[(id << SHADOW_SHIFT) + TOKEN] = token;
+        shadow[(id << SHADOW_SHIFT) + STATE] = state;
         makeAvailable(handle, length, id, flags);
     }
 
@@ -156,9 +156,27 @@ class PackedDriverEnd extends PackedDriverRing {
     @Override
     public long get() {
         long word = nextUsed();
-        return word != PackedRing.NOTHING ? take(word) : NONE;
+        if (word == PackedRing.NOTHING) {
+            return NONE;
+        }
+        int id = PackedRing.id(word);
+        if (id >= size) {
+            return take(word);
+        }
+        int at = id << SHADOW_SHIFT;
+        long token = shadow[at + TOKEN];
+        long state = shadow[at + STATE];
+        if (!plain(state) || Integer.compareUnsigned((int) word, (int) state) > 0) {
+            return take(word);
+        }
+        usedLength = (int) word;
+        passUsed(1);
+        shadow[at + STATE] = 0;
+        freeIds[free++] = (char) id;
+        return token;
     }
 
+    /** Gets any buffer, or breaks the queue. */
     private long take(long word) {
         long length = length(word);
         if (length < 0) {
@@ -167,7 +185,7 @@ class PackedDriverEnd extends PackedDriverRing {
         int id = PackedRing.id(word);
         long state = shadow[(id << SHADOW_SHIFT) + STATE];
         usedLength = (int) length;
-        passUsed(state);
+        passBuffer(state);
         release(id, state);
         return shadow[(id << SHADOW_SHIFT) + TOKEN];
     }
@@ -208,16 +226,25 @@ class PackedDriverEnd extends PackedDriverRing {
     @Override
     public int get(long[] tokens, int[] usedLengths) {
         int limit = Math.min(tokens.length, usedLengths.length);
-        int count = broken == null && !inBatch() ? getPlain(tokens, usedLengths, limit) : 0;
-        // The rest: chains, what the device may not do, and the look of one that finds nothing.
-        while (count < limit) {
-            long token = get();
-            if (token == NONE) {
-                break;
+        int count = 0;
+        boolean more = broken == null;
+        while (more && count < limit) {
+            int most = Math.min(limit - count, size - usedSlot());
+            int ready = inBatch() ? 0 : ready(most);
+            int plain = getPlain(tokens, usedLengths, count, ready);
+            count += plain;
+            // Each look at what the device is about to write costs both: no more than one.
+            more = ready == most;
+            if (plain < ready || count == 0 || inBatch()) {
+                // A chain, what the device may not do, or the look of one that finds nothing.
+                long token = get();
+                more = token != NONE;
+                if (more) {
+                    tokens[count] = token;
+                    usedLengths[count] = usedLength;
+                    count++;
+                }
             }
-            tokens[count] = token;
-            usedLengths[count] = usedLength;
-            count++;
         }
         return count;
     }

@@ -152,8 +152,7 @@ abstract class PackedDriverRing extends DriverEnd {
 
     /** The word where the next used descriptor is expected. */
     private long usedWord() {
-        return RingMemory.getAcquire64(
-                RingMemory.address(ring) + (long) Descriptor.BYTES * usedSlot + PackedRing.WORD);
+        return RingMemory.getAcquire64(usedWords());
     }
 
     /** The word of the next used descriptor, or {@link PackedRing#NOTHING}. */
@@ -176,14 +175,14 @@ abstract class PackedDriverRing extends DriverEnd {
     }
 
     /** Goes on by a buffer of that state. */
-    final void passUsed(long state) {
-        int slot = usedSlot + 1;
-        if ((state & CHAINED) != 0) {
-            // Apart from the usual case, which then need not wait for the load of the state.
-            int more = count(state) - 1;
-            moreUsed += more;
-            slot += more;
-        }
+    final void passBuffer(long state) {
+        int descriptors = count(state);
+        moreUsed += descriptors - 1;
+        passUsed(descriptors);
+    }
+
+    final void passUsed(int descriptors) {
+        int slot = usedSlot + descriptors;
         if (slot >= size) {
             slot -= size;
             usedLap += size;
@@ -192,46 +191,72 @@ abstract class PackedDriverRing extends DriverEnd {
         usedSlot = (char) slot;
     }
 
+    final int usedSlot() {
+        return usedSlot;
+    }
+
+    private long usedWords() {
+        return RingMemory.address(ring) + (long) Descriptor.BYTES * usedSlot + PackedRing.WORD;
+    }
+
     /**
-     * Gets used buffers of one descriptor each, until there is none or another one; in order, those
-     * with a used descriptor of their own.
+     * Descriptors up to the end of the ring that are used now, at most so many; what was written to
+     * their buffers is visible then. In a loop of its own, so that the processor has all of their
+     * lines on their way at once.
+     */
+    final int ready(int most) {
+        long words = usedWords();
+        int flags = usedFlags;
+        int ready = 0;
+        // Whoever sees the first of a burst sees all of it.
+        while (ready < most
+                && PackedRing.matches(
+                        RingMemory.get64(words + (long) Descriptor.BYTES * ready), flags)) {
+            ready++;
+        }
+        VarHandle.acquireFence();
+        return ready;
+    }
+
+    /**
+     * Gets used buffers of one descriptor each, which are ready, until there is another one; in
+     * order, those with a used descriptor of their own.
      *
      * @return how many
      */
-    final int getPlain(long[] tokens, int[] usedLengths, int limit) {
-        long words = RingMemory.address(ring) + PackedRing.WORD;
+    final int getPlain(long[] tokens, int[] usedLengths, int from, int most) {
+        long words = usedWords();
         long[] shadow = this.shadow;
+        char[] freeIds = this.freeIds;
         int size = this.size;
-        int slot = usedSlot;
-        int flags = usedFlags;
+        int free = this.free;
+        int oldest = inOrder ? oldest() : -1;
         int count = 0;
-        // Whoever sees the first of a burst sees all of it.
-        long word = usedWord();
-        while (count < limit && PackedRing.matches(word, flags)) {
+        for (; count < most; count++) {
+            long word = RingMemory.get64(words + (long) Descriptor.BYTES * count);
             int id = PackedRing.id(word);
-            long state = id < size ? shadow[(id << SHADOW_SHIFT) + STATE] : 0;
-            long length = word & BYTES;
-            if (state >= 0
-                    || (state & CHAINED) != 0
-                    || length > (state & BYTES)
-                    || inOrder && id != oldest()) {
+            if (id >= size) {
                 break;
             }
-            tokens[count] = shadow[(id << SHADOW_SHIFT) + TOKEN];
-            usedLengths[count] = (int) length;
-            count++;
-            release(id, state);
-            if (++slot == size) {
-                slot = 0;
-                usedLap += size;
-                flags ^= PackedRing.AVAIL | PackedRing.USED;
+            int at = id << SHADOW_SHIFT;
+            long token = shadow[at + TOKEN];
+            long state = shadow[at + STATE];
+            if (Integer.compareUnsigned((int) word, (int) state) > 0
+                    || oldest >= 0 && id != oldest
+                    || !plain(state) && !(plain(state & ~MAPPED) && unmapOne(id))) {
+                break;
             }
-            word = RingMemory.get64(words + (long) Descriptor.BYTES * (slot & 0xFFFF));
+            if (oldest < 0) {
+                freeIds[free + count] = (char) id;
+            } else {
+                oldest = id + 1 < size ? id + 1 : 0;
+            }
+            shadow[at + STATE] = 0;
+            tokens[from + count] = token;
+            usedLengths[from + count] = (int) word;
         }
-        usedSlot = (char) slot;
-        usedFlags = flags;
-        // What was written to the buffers is visible when they are known to be used.
-        VarHandle.acquireFence();
+        pass(count);
+        passUsed(count);
         return count;
     }
 

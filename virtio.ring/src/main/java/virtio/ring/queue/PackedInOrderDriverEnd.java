@@ -62,7 +62,7 @@ final class PackedInOrderDriverEnd extends PackedDriverEnd {
         long state = shadow[at + STATE];
         batch = id != lastId;
         usedLength = batch ? (int) state : lastLength;
-        passUsed(state);
+        passBuffer(state);
         release(id, state);
         return shadow[at + TOKEN];
     }

@@ -37,6 +37,11 @@ final class PackedRing {
 
     private PackedRing() {}
 
+    /** Length, id and flags as a descriptor has them, of flags the low 16 bits. */
+    static long word(long length, int id, int flags) {
+        return length | (long) id << ID_SHIFT | (long) flags << FLAGS_SHIFT;
+    }
+
     /** The buffer id in a descriptor's word. */
     static int id(long word) {
         return (int) (word >>> ID_SHIFT) & 0xFFFF;

@@ -8,6 +8,9 @@ import java.util.Arrays;
 /**
  * The private copy of one available buffer: where its checked pieces lie.
  *
+ * <p>One in a single piece, which nearly all are, is {@link #word} and {@link #address}, so that it
+ * takes no more stores than it must. Of the others:
+ *
  * <pre>
  * addresses, lengths   | readable pieces ... | writable pieces ... |
  *                      0                     readablePieces        pieces
@@ -17,28 +20,30 @@ final class RingChain implements Chain {
     /** Bounds what a hostile buffer makes us keep. */
     static final int MAX_PIECES = 65536;
 
+    /** In {@link #word}: of several pieces, or from an indirect table. */
+    private static final long MANY = (long) Descriptor.NEXT << PackedRing.FLAGS_SHIFT;
+
+    private static final long WRITE = (long) Descriptor.WRITE << PackedRing.FLAGS_SHIFT;
+    private static final long LENGTH = 0xFFFFFFFFL;
+
     final DeviceEnd end;
 
     /** The end's key, negative while this holds a buffer: one comparison says whose and whether. */
     int key;
 
-    /** Head descriptor or buffer id. */
-    int id;
+    /** As in a packed descriptor: length, head descriptor or buffer id, and flags. */
+    long word;
 
-    /** Packed: descriptors of the ring that it takes. */
-    int descriptors;
+    private long address;
 
     /** With IN_ORDER: how many were taken before it. */
     long turn;
 
-    long readableBytes;
-    long writableBytes;
-    int pieces;
-
-    /** Where the buffer lies when {@link #pieces} is 1; the rest is for those of more. */
-    private long onlyAddress;
-
+    private int descriptors;
+    private long readableBytes;
+    private long writableBytes;
     private int readablePieces;
+    private int pieces;
     private long[] addresses = new long[16];
     private long[] lengths = new long[16];
 
@@ -56,8 +61,15 @@ final class RingChain implements Chain {
         return key < 0;
     }
 
+    /** A buffer in one piece, of one descriptor; the word's NEXT and INDIRECT are not set. */
+    void only(long word, long address) {
+        this.word = word;
+        this.address = address;
+    }
+
+    /** A buffer whose pieces follow by {@link #append}. */
     void reset(int id) {
-        this.id = id;
+        identify(id, 1);
         readableBytes = 0;
         writableBytes = 0;
         readablePieces = 0;
@@ -66,20 +78,13 @@ final class RingChain implements Chain {
         pieceStart = 0;
     }
 
-    /** A buffer in one piece: what nearly all are, so it takes no more than it must. */
-    void only(int id, long address, long length, boolean write) {
-        this.id = id;
-        onlyAddress = address;
-        readableBytes = write ? 0 : length;
-        writableBytes = write ? length : 0;
-        pieces = 1;
+    void identify(int id, int descriptors) {
+        word = MANY | (long) id << PackedRing.ID_SHIFT;
+        this.descriptors = descriptors;
     }
 
     void append(long address, long length, boolean write) {
         int at = pieces;
-        if (at == 0) {
-            onlyAddress = address;
-        }
         if (at == addresses.length) {
             addresses = Arrays.copyOf(addresses, at * 2);
             lengths = Arrays.copyOf(lengths, at * 2);
@@ -95,14 +100,32 @@ final class RingChain implements Chain {
         }
     }
 
+    /** Head descriptor or buffer id. */
+    int id() {
+        return PackedRing.id(word);
+    }
+
+    /** Packed: descriptors of the ring that it takes. */
+    int descriptors() {
+        return single() ? 1 : descriptors;
+    }
+
+    int pieces() {
+        return single() ? 1 : pieces;
+    }
+
+    private boolean single() {
+        return (word & MANY) == 0;
+    }
+
     @Override
     public long readableBytes() {
-        return readableBytes;
+        return single() ? (word & WRITE) == 0 ? word & LENGTH : 0 : readableBytes;
     }
 
     @Override
     public long writableBytes() {
-        return writableBytes;
+        return single() ? (word & WRITE) != 0 ? word & LENGTH : 0 : writableBytes;
     }
 
     @Override
@@ -191,7 +214,7 @@ final class RingChain implements Chain {
             throw new IllegalStateException(
                     "queue %d: the chain is not open any more".formatted(end.index));
         }
-        long limit = write ? writableBytes : readableBytes;
+        long limit = write ? writableBytes() : readableBytes();
         if (offset < 0 || length < 0 || length > limit - offset) {
             throw new IndexOutOfBoundsException(
                     "%d bytes at %d of the %s part, which has %d"
@@ -201,8 +224,8 @@ final class RingChain implements Chain {
 
     /** The address of a checked offset; leaves the cursor at its piece. */
     private long seek(long offset, boolean write) {
-        if (pieces == 1) {
-            return onlyAddress + offset;
+        if (single()) {
+            return address + offset;
         }
         int first = write ? readablePieces : 0;
         int at = piece;
@@ -222,8 +245,6 @@ final class RingChain implements Chain {
 
     /** Bytes from an offset to the end of the piece that {@link #seek} found for it. */
     private long left(long offset) {
-        return pieces == 1
-                ? readableBytes + writableBytes - offset
-                : lengths[piece] - (offset - pieceStart);
+        return single() ? (word & LENGTH) - offset : lengths[piece] - (offset - pieceStart);
     }
 }

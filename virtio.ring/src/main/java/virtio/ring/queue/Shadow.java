@@ -190,13 +190,27 @@ abstract class Shadow extends Padding {
     }
 
     /** Unmaps the one element of a buffer; false when it is a table. */
-    private boolean unmapOne(int head) {
+    final boolean unmapOne(int head) {
         if (tables != null && tables[head] != null) {
             return false;
         }
         int at = head << SHADOW_SHIFT;
         unmap(shadow[at + HANDLE], shadow[at + ELEMENT]);
         return true;
+    }
+
+    /** Whether the device holds a buffer of one descriptor, which needs no unmapping. */
+    static boolean plain(long state) {
+        return state >>> COUNT_SHIFT == HELD >>> COUNT_SHIFT;
+    }
+
+    /** So many descriptors are free, of which the ids are noted already. */
+    final void pass(int count) {
+        if (inOrder) {
+            passOn(count);
+        } else {
+            free += count;
+        }
     }
 
     private void passOn(int count) {

@@ -173,7 +173,7 @@ final class SplitDeviceEnd extends DeviceEnd {
             boolean write = (flags & Descriptor.WRITE) != 0;
             long address = memory.translate(handle, length, write);
             if (address != DriverMemory.FAULT) {
-                chain.only(head, address, length, write);
+                chain.only(PackedRing.word(length, head, flags), address);
                 return opened(chain);
             }
         }
@@ -272,7 +272,7 @@ final class SplitDeviceEnd extends DeviceEnd {
         long length = Math.min(written, BYTES);
         if (uses() == PLAIN && turns == null) {
             int now = used;
-            element(now, chain.id, length);
+            element(now, chain.id(), length);
             used = now + 1;
             RingMemory.setRelease16(usedRing() + SplitRing.IDX, now + 1);
         } else if (serving()) {
@@ -287,7 +287,7 @@ final class SplitDeviceEnd extends DeviceEnd {
             RingChain chain = (RingChain) chains[i];
             long length = written[i];
             close(chain, length);
-            element(at + i, chain.id, Math.min(length, BYTES));
+            element(at + i, chain.id(), Math.min(length, BYTES));
         }
         used = at + count;
         RingMemory.setRelease16(usedRing() + SplitRing.IDX, at + count);

@@ -327,29 +327,42 @@ class SplitDriverEnd extends DriverEnd {
         int room = Math.min(tokens.length, usedLengths.length);
         int limit = (int) Math.min(room, usedSeen - used);
         long[] shadow = this.shadow;
+        char[] freeIds = this.freeIds;
+        int free = this.free;
         long ring = usedRing() + SplitRing.RING;
         int first = (int) used;
-        for (int i = 0; i < limit; i++) {
-            long element = RingMemory.get64(ring + 8L * (first + i & mask));
+        long element = 0;
+        int count = 0;
+        for (; count < limit; count++) {
+            element = RingMemory.get64(ring + 8L * (first + count & mask));
             int id = (int) element;
-            int at = id << SHADOW_SHIFT;
-            long length = element >>> 32;
-            long state;
-            if (id < 0
-                    || id > mask
-                    || (state = shadow[at + STATE]) >= 0
-                    || length > (state & BYTES)) {
-                // Not read again: what it says now may be good, and whoever it names would be lost.
-                used += i;
-                offered(element);
-                return i;
+            if (id < 0 || id > mask) {
+                break;
             }
-            tokens[i] = shadow[at + TOKEN];
-            usedLengths[i] = (int) length;
-            release(id, state);
+            int at = id << SHADOW_SHIFT;
+            long token = shadow[at + TOKEN];
+            long state = shadow[at + STATE];
+            if (state >= 0 || element >>> 32 > (state & BYTES)) {
+                break;
+            }
+            if (plain(state)) {
+                shadow[at + STATE] = 0;
+                freeIds[free++] = (char) id;
+            } else {
+                this.free = free;
+                release(id, state);
+                free = this.free;
+            }
+            tokens[count] = token;
+            usedLengths[count] = (int) (element >>> 32);
         }
-        used += limit;
-        return limit;
+        this.free = free;
+        used += count;
+        if (count < limit) {
+            // Not read again: what it says now may be good, and whoever it names would be lost.
+            offered(element);
+        }
+        return count;
     }
 
     /** Id and length of the used buffer at an index. */

@@ -60,8 +60,8 @@ final class Turns {
         long at = slot + (chain.turn - used);
         done[(int) (at < done.length ? at : at - done.length)] =
                 DONE
-                        | (long) (chain.descriptors - 1 & 0x7FFF) << DESCRIPTORS_SHIFT
-                        | (long) chain.id << ID_SHIFT
+                        | (long) (chain.descriptors() - 1 & 0x7FFF) << DESCRIPTORS_SHIFT
+                        | (long) chain.id() << ID_SHIFT
                         | length;
     }
 
