@@ -76,16 +76,18 @@ import java.util.zip.GZIPInputStream;
  * {@link #qmp} talks to QEMU's monitor, and {@link #end} waits for the end. Never assert on time.
  *
  * <p>Modules that are there: those that {@code cnf/guest} names. virtio_pci is part of the kernel
- * and takes PCI devices first; virtio_mmio is a module and takes nothing unless it is loaded.
- * Suites are classes named {@code *IT}; two of them run at once. Where {@code cnf/guest} has not
- * prepared the guests, they skip.
+ * and takes PCI devices first; virtio_mmio is a module and takes nothing unless it is loaded. The
+ * ARM machine has uio_pdrv_genirq alone. Suites are classes named {@code *IT}; two of them run at
+ * once. Where {@code cnf/guest} has not prepared the guests, they skip.
  */
 final class Guest implements AutoCloseable {
     /** A step of the job, finished. */
     record Step(String name, int exit, String output) {}
 
+    private static final Path FOLDER = Path.of(System.getProperty("virtio.guests"));
+    private static final String[] VERSION_2 = {"-global", "virtio-mmio.force-legacy=false"};
+
     private final String name;
-    private final Path folder = Path.of(System.getProperty("virtio.guests"));
     private final List<String> command = new ArrayList<>();
     private final List<String> lines = new ArrayList<>();
     private final StringBuilder kernel = new StringBuilder();
@@ -99,32 +101,39 @@ final class Guest implements AutoCloseable {
     private boolean over;
     private int exit = -1;
 
-    private Guest(String name, String... machine) throws IOException {
+    private Guest(String name, Image image) throws IOException {
         this.name = name;
-        image = new Image(folder, name);
-        command.addAll(List.of(image.tool("qemu"), "-L", image.tool("qemu_data")));
+        this.image = image;
+        command.addAll(List.of(image.machine("qemu"), "-L", image.tool("qemu_data")));
         command.addAll(List.of("-L", image.tool("seabios"), "-nodefaults", "-no-reboot"));
         command.addAll(List.of("-display", "none", "-serial", "stdio", "-m", "1G"));
-        command.addAll(List.of("-accel", "tcg", "-cpu", "max", "-smp", "1"));
-        command.addAll(List.of("-device", "isa-debug-exit,iobase=0xf4,iosize=4"));
-        command.addAll(List.of(machine));
+        command.addAll(List.of("-accel", "tcg", "-smp", "1"));
+    }
+
+    private static Guest pc(String name) throws IOException {
+        Guest pc = new Guest(name, new Image(FOLDER, name));
+        // Without its frequency some boots hang in calibrating the clock under emulation.
+        pc.kernel("console=ttyS0 tsc_early_khz=" + tscKhz());
+        return pc.qemu("-cpu", "max", "-device", "isa-debug-exit,iobase=0xf4,iosize=4");
     }
 
     /** A PC with PCI Express. */
     static Guest q35(String name) throws IOException {
-        return new Guest(name, "-machine", "q35");
+        return pc(name).qemu("-machine", "q35");
     }
 
-    /** A machine with virtio-mmio windows, of version 2, and PCI Express. */
+    /** A PC with virtio-mmio windows, of version 2, which ACPI describes, and PCI Express. */
     static Guest microvm(String name) throws IOException {
-        return new Guest(
-                name,
-                "-machine",
-                "microvm,acpi=on,rtc=on,pcie=on,auto-kernel-cmdline=off",
-                "-bios",
-                "qboot.rom", // SeaBIOS would drive the disks itself before the kernel runs
-                "-global",
-                "virtio-mmio.force-legacy=false");
+        // SeaBIOS would drive the disks itself before the kernel runs.
+        return pc(name).qemu("-machine", "microvm,acpi=on,rtc=on,pcie=on,auto-kernel-cmdline=off")
+                .qemu("-bios", "qboot.rom")
+                .qemu(VERSION_2);
+    }
+
+    /** A 64-bit ARM machine with virtio-mmio windows, of version 2, in its device tree. */
+    static Guest virt(String name) throws IOException {
+        Guest virt = new Guest(name, Image.arm64(FOLDER, name)).kernel("console=ttyAMA0");
+        return virt.qemu("-machine", "virt,gic-version=3", "-cpu", "neoverse-n1").qemu(VERSION_2);
     }
 
     /** More arguments for the kernel. */
@@ -220,11 +229,9 @@ final class Guest implements AutoCloseable {
         try {
             Path socket = work.resolve("qmp");
             command.addAll(List.of("-qmp", "unix:%s,server=on,wait=off".formatted(socket)));
-            command.addAll(List.of("-kernel", image.tool("kernel")));
-            command.addAll(List.of("-initrd", image.write(work).toString(), "-append"));
-            // Without its frequency some boots hang in calibrating the clock under emulation.
-            command.add(
-                    "console=ttyS0 quiet panic=-1 tsc_early_khz=%d%s".formatted(tscKhz(), kernel));
+            command.addAll(List.of("-kernel", image.machine("kernel")));
+            command.addAll(List.of("-initrd", image.write(work).toString()));
+            command.addAll(List.of("-append", "quiet panic=-1" + kernel));
             machine = new ProcessBuilder(command).redirectErrorStream(true).start();
             reader = Thread.ofPlatform().daemon().name("guest " + name).start(this::read);
             await("@@ up");
@@ -246,7 +253,7 @@ final class Guest implements AutoCloseable {
 
     private void read() {
         try (BufferedReader console = machine.inputReader();
-                var log = Files.newBufferedWriter(folder.resolve(name + ".log"))) {
+                var log = Files.newBufferedWriter(FOLDER.resolve(name + ".log"))) {
             for (String line = console.readLine(); line != null; line = console.readLine()) {
                 line = line.strip();
                 log.append(line).append('\n').flush();

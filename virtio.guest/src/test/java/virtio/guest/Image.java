@@ -27,8 +27,17 @@ final class Image {
     private final Path folder;
     private final Path files;
 
+    /** What the paths of its own machine begin with. */
+    private final String machine;
+
+    /** For a PC. */
     Image(Path folder, String name) throws IOException {
+        this(folder, name, "");
+    }
+
+    private Image(Path folder, String name, String machine) throws IOException {
         this.folder = folder;
+        this.machine = machine;
         Guest.assumed(Files.exists(properties()), "no " + properties() + ": run cnf/guest");
         Guest.assumed(Files.exists(Path.of(DISTRIBUTION)), "no distribution in " + DISTRIBUTION);
         files = folder.resolve(name);
@@ -39,6 +48,16 @@ final class Image {
         }
         Files.setPosixFilePermissions(
                 files.resolve("init"), PosixFilePermissions.fromString("rwxr-xr-x"));
+    }
+
+    /** For a 64-bit ARM machine. */
+    static Image arm64(Path folder, String name) throws IOException {
+        return new Image(folder, name, "arm64.");
+    }
+
+    /** A path that {@code cnf/guest} wrote down for the machine. */
+    String machine(String key) throws IOException {
+        return prepared(machine + key);
     }
 
     /** A path that {@code cnf/guest} wrote down. */
@@ -79,7 +98,7 @@ final class Image {
     /** The archives in one file, in that folder. */
     Path write(Path into) throws Exception {
         Path archive = into.resolve("initrd");
-        Files.copy(Path.of(tool("initramfs")), archive);
+        Files.copy(Path.of(machine("initramfs")), archive);
         try (OutputStream end = Files.newOutputStream(archive, StandardOpenOption.APPEND)) {
             Files.copy(distribution(), end);
             Path own = into.resolve("own");
@@ -89,16 +108,19 @@ final class Image {
         return archive;
     }
 
-    /** The distribution with a JVM's cache for the guest's runtime, made once for all guests. */
+    /**
+     * The distribution, made once for all guests: with a JVM's cache for the runtime, where that
+     * runs on this machine.
+     */
     private Path distribution() throws Exception {
         synchronized (Image.class) {
-            Path archive = folder.resolve("distribution.cpio");
-            Path stamp = folder.resolve("distribution.stamp");
+            Path archive = folder.resolve(machine + "distribution.cpio");
+            Path stamp = folder.resolve(machine + "distribution.stamp");
             String state = state();
             if (Files.exists(stamp) && Files.readString(stamp).equals(state)) {
                 return archive;
             }
-            Path root = folder.resolve("distribution");
+            Path root = folder.resolve(machine + "distribution");
             delete(root);
             Path home = root.resolve("opt/virtio");
             try (Stream<Path> found = Files.walk(Path.of(DISTRIBUTION))) {
@@ -117,10 +139,12 @@ final class Image {
                     home.resolve("conf/config.properties"),
                     "\nvirtio.exec.timeoutSeconds=200\n",
                     StandardOpenOption.APPEND);
-            ProcessBuilder first =
-                    new ProcessBuilder(home.resolve("bin/virtio").toString(), "-c", "ls");
-            first.environment().put("JAVA_HOME", tool("jre"));
-            run(first);
+            if (machine.isEmpty()) {
+                ProcessBuilder first =
+                        new ProcessBuilder(home.resolve("bin/virtio").toString(), "-c", "ls");
+                first.environment().put("JAVA_HOME", tool("jre"));
+                run(first);
+            }
             pack(root, archive);
             Files.writeString(stamp, state);
             return archive;
