@@ -51,7 +51,12 @@ class DeviceTreeIT {
                                 attach mmio:0xa003e00 --name=polled; \
                                 attach mmio:0xa003c00 --name=interrupted; why; \
                                 copy polled file:/tmp/read; copy file:/new.img interrupted; \
-                                ring interrupted 0"
+                                ring interrupted 0; \
+                                export file:/tmp/read vhost-user:/tmp/vhost.sock; \
+                                attach vhost-user:/tmp/vhost.sock --name=served; \
+                                copy file:/new.img served; copy served file:/tmp/served"
+                                check served cmp /new.img /tmp/served
+                                check file cmp /new.img /tmp/read
                                 check interrupts cat /sys/class/uio/uio0/event
                                 """)
                         .run();
@@ -90,6 +95,14 @@ class DeviceTreeIT {
         assertTrue(guest.passed("drive").contains("packed"));
         assertEquals(-1, Files.mismatch(written, target));
         Disks.check(target);
+    }
+
+    /** Sockets, descriptors that are passed along, memfd and eventfd: all that is Linux's. */
+    @Test
+    void bothEndsOfVhostUserWorkOnThisProcessor() {
+        guest.passed("drive");
+        guest.passed("served");
+        guest.passed("file");
     }
 
     @Test
