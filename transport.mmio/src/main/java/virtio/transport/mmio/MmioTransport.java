@@ -23,6 +23,9 @@ final class MmioTransport implements Transport, RegisterWindow.Driver {
     private static final int KNOWN_INTERRUPTS =
             MmioRegisters.INTERRUPT_USED | MmioRegisters.INTERRUPT_CONFIG;
 
+    /** Most acknowledgements of one interrupt, beyond the first; there are two kinds of events. */
+    private static final int ACKNOWLEDGEMENTS = 16;
+
     private final String name;
     private final RegisterWindow window;
     private final MmioMemory memory;
@@ -292,7 +295,7 @@ final class MmioTransport implements Transport, RegisterWindow.Driver {
 
     @Override
     public void interrupt() {
-        int bits = window.read(MmioRegisters.INTERRUPT_STATUS) & KNOWN_INTERRUPTS;
+        int bits = pendingInterrupts();
         Listener told = listener;
         if (bits == 0 || told == null || closed || window.gone() != null) {
             return;
@@ -300,6 +303,18 @@ final class MmioTransport implements Transport, RegisterWindow.Driver {
         // Before the queues are looked at: an event after that raises the line again, where an
         // acknowledgement after it would wipe out an event that nobody has seen.
         window.write(MmioRegisters.INTERRUPT_ACK, bits);
+        // An event of the other kind meanwhile has kept the line up, which an interrupt controller
+        // that waits for edges does not see. A device that goes on like that harms itself.
+        int seen = bits;
+        for (int round = 0; round < ACKNOWLEDGEMENTS; round++) {
+            int more = pendingInterrupts();
+            if ((more & ~seen) == 0) {
+                break;
+            }
+            window.write(MmioRegisters.INTERRUPT_ACK, more);
+            bits |= more;
+            seen = more;
+        }
         try {
             if ((bits & MmioRegisters.INTERRUPT_USED) != 0) {
                 // The register does not say which queue (4.2.3.4.1).
@@ -314,6 +329,10 @@ final class MmioTransport implements Transport, RegisterWindow.Driver {
             // The thread is the device's, which has no part in the driver's failure.
             LOG.log(Level.ERROR, "interrupt of mmio:" + name, e);
         }
+    }
+
+    private int pendingInterrupts() {
+        return window.read(MmioRegisters.INTERRUPT_STATUS) & KNOWN_INTERRUPTS;
     }
 
     @Override

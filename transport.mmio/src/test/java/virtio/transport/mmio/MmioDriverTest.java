@@ -353,11 +353,11 @@ class MmioDriverTest {
         run();
         recorded();
         device.queue(0).export().interrupt(0);
-        assertEquals("R060 W064=1", recorded());
+        assertEquals("R060 W064=1 R060", recorded());
         assertEquals(2, used.get(), "each active queue");
         assertEquals(0, changed.get());
         device.queue(0).export().configChanged();
-        assertEquals("R060 W064=2", recorded());
+        assertEquals("R060 W064=2 R060", recorded());
         assertEquals(2, used.get());
         assertEquals(1, changed.get());
     }
@@ -371,12 +371,45 @@ class MmioDriverTest {
         lie(0x060, 0xff_fffd);
         recorded();
         transport.interrupt();
-        assertEquals("R060 W064=1", recorded());
+        assertEquals("R060 W064=1 R060", recorded());
         assertEquals(2, used.get());
         assertEquals(0, changed.get());
         lie(0x060, 0xff_fffc);
         transport.interrupt();
         assertEquals("R060", recorded(), "nothing to acknowledge");
+    }
+
+    /** Between reading and acknowledging: the line does not fall, so that no edge tells of it. */
+    @Test
+    void eventOfTheOtherKindMeanwhileIsNotMissed() throws Exception {
+        open();
+        run();
+        AtomicInteger reads = new AtomicInteger();
+        recording.lie =
+                offset ->
+                        offset != 0x060
+                                ? -1
+                                : switch (reads.getAndIncrement()) {
+                                    case 0 -> 1;
+                                    case 1 -> 2;
+                                    default -> 0;
+                                };
+        recorded();
+        transport.interrupt();
+        assertEquals("R060 W064=1 R060 W064=2 R060", recorded());
+        assertEquals(2, used.get());
+        assertEquals(1, changed.get());
+    }
+
+    @Test
+    void deviceThatAlwaysInterruptsDoesNotHoldItsThread() throws Exception {
+        open();
+        run();
+        AtomicInteger reads = new AtomicInteger();
+        recording.lie = offset -> offset != 0x060 ? -1 : 1 + (reads.getAndIncrement() & 1);
+        transport.interrupt();
+        assertEquals(2, used.get());
+        assertEquals(1, changed.get());
     }
 
     @Test
