@@ -65,7 +65,7 @@ struct driver {
     uint32_t *free_ids;
     uint32_t free, size;
     /* Counts of descriptors; the split ring has their low 16 bits. */
-    uint64_t added, published, used, used_seen, event;
+    uint64_t added, published, used, used_seen;
     /* In order: id and length of the last buffer of a batch that is being got. */
     uint32_t batch_id, batch_length;
     /* Packed. */
@@ -214,11 +214,9 @@ ALWAYS bool kick_prepare(struct driver *d, const int how)
     return !(load(&d->used_ring[FLAGS]) & NO_NOTIFY);
 }
 
-/* Asks for an interrupt at the next used buffer, unless that is so already. */
-ALWAYS bool ask_for_interrupt(struct driver *d, const int how)
+/* Asks for an interrupt at the next used buffer. */
+ALWAYS void ask_for_interrupt(struct driver *d, const int how)
 {
-    if (!(how & EVENT) || d->event >= d->used) return false;
-    d->event = d->used;
     if (how & PACKED) {
         uint32_t wrap = d->used_flags ? 1u << 15 : 0;
         store((uint32_t *)d->available, d->used_slot | wrap | (uint32_t)DESC << 16);
@@ -226,7 +224,6 @@ ALWAYS bool ask_for_interrupt(struct driver *d, const int how)
         store(&d->available[RING + d->size], (uint16_t)d->used);
     }
     fence();
-    return true;
 }
 
 ALWAYS int64_t broken(struct driver *d)
@@ -256,9 +253,8 @@ ALWAYS bool is_used(struct driver *d, uint64_t word)
     return (word >> 48 & (AVAIL | USED)) == d->used_flags;
 }
 
-ALWAYS bool refresh_used(struct driver *d, const int how)
+ALWAYS bool refresh_used(struct driver *d)
 {
-    ask_for_interrupt(d, how);
     uint16_t ready = acquire(&d->used_ring[IDX]) - (uint16_t)d->used;
     if (unlikely(ready > d->published - d->used)) return broken(d) != NONE;
     d->used_seen = d->used + ready;
@@ -289,11 +285,7 @@ ALWAYS int64_t get(struct driver *d, const int how, uint32_t *length)
     uint32_t id;
     if (how & PACKED) {
         uint64_t word = used_word(d);
-        if (!is_used(d, word)) {
-            if (!ask_for_interrupt(d, how)) return NONE;
-            word = used_word(d);
-            if (!is_used(d, word)) return NONE;
-        }
+        if (!is_used(d, word)) return NONE;
         id = word >> 32 & 0xFFFF;
         *length = word >> 48 & WRITE ? (uint32_t)word : 0;
         if (!(how & IN_ORDER)) {
@@ -304,7 +296,7 @@ ALWAYS int64_t get(struct driver *d, const int how, uint32_t *length)
             }
         }
     } else {
-        if (d->used == d->used_seen && !refresh_used(d, how)) return NONE;
+        if (d->used == d->used_seen && !refresh_used(d)) return NONE;
         uint64_t *ring = (uint64_t *)(d->used_ring + RING);
         uint64_t element = ring[d->used & (d->size - 1)];
         id = element;
@@ -327,12 +319,42 @@ ALWAYS long get_burst(struct driver *d, const int how, int64_t *tokens, uint32_t
     return count;
 }
 
+ALWAYS bool is_idle(struct driver *d, const int how)
+{
+    if (how & PACKED) return !is_used(d, used_word(d));
+    return acquire(&d->used_ring[IDX]) == (uint16_t)d->used;
+}
+
+/* As Linux's ring benchmark: one is got for each that is added, and asked when nothing is left. */
+ALWAYS long drive_event(struct driver *d, const int how, long n, uint64_t address)
+{
+    uint32_t length;
+    long started = 0, completed = 0, kicks = 0;
+    while (!unlikely(d->broken)) {
+        bool busy;
+        do {
+            busy = started < n && add(d, how, address, 64, started);
+            if (busy) {
+                started++;
+                kicks += kick_prepare(d, how);
+            }
+            if (get(d, how, &length) != NONE) {
+                if (++completed == n) return kicks;
+                busy = true;
+            }
+        } while (busy);
+        ask_for_interrupt(d, how);
+        while (is_idle(d, how)) pause();
+    }
+    return kicks;
+}
+
 ALWAYS long drive(struct driver *d, const int how, long n, long batch, uint64_t address)
 {
     int64_t tokens[MAX_BATCH];
     uint32_t lengths[MAX_BATCH];
     long started = 0, completed = 0, kicks = 0;
-    if (how & EVENT) batch = 1;
+    if (how & EVENT) return drive_event(d, how, n, address);
     while (completed < n && !unlikely(d->broken)) {
         long room = n - started < batch ? n - started : batch;
         long added = 0;
@@ -560,6 +582,7 @@ ALWAYS long solo(struct driver *a, struct device *b, const int how, long n, long
             while (got < batch && get(a, how, lengths) != NONE) got++;
         }
         if (got != batch) return -1;
+        if (how & EVENT) ask_for_interrupt(a, how);
         done += got;
     }
     return wanted;
