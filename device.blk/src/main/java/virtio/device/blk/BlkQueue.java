@@ -53,6 +53,7 @@ final class BlkQueue implements BlockQueue {
     private int doneHead;
     private int doneTail;
     private Thread waiter;
+    private final HaltPolling halt = new HaltPolling();
     private String goneReason;
 
     BlkQueue(RequestQueue ring, int depth) {
@@ -143,22 +144,46 @@ final class BlkQueue implements BlockQueue {
 
     @Override
     public int await(long[] tokens, int[] results, long timeoutMillis) throws InterruptedException {
-        long remaining = TimeUnit.MILLISECONDS.toNanos(timeoutMillis);
+        long total = TimeUnit.MILLISECONDS.toNanos(timeoutMillis);
         long start = System.nanoTime();
-        long total = remaining;
-        while (true) {
+        long look = Math.min(total, halt.nanos());
+        int count = look > 0 ? look(tokens, results, start, look) : 0;
+        boolean slept = false;
+        while (count == 0) {
+            long remaining = total - (System.nanoTime() - start);
             boolean wait = remaining > 0 && inFlight() > 0;
-            int count = ring.await(this, tokens, results, wait);
-            if (count != 0 || !wait) {
-                return count;
+            count = ring.await(this, tokens, results, wait);
+            if (count == 0 && !wait) {
+                break;
             }
-            LockSupport.parkNanos(this, remaining);
-            if (Thread.interrupted()) {
-                ring.stopWaiting(this);
-                throw new InterruptedException();
+            if (count == 0) {
+                LockSupport.parkNanos(this, remaining);
+                if (Thread.interrupted()) {
+                    ring.stopWaiting(this);
+                    throw new InterruptedException();
+                }
+                slept = true;
             }
-            remaining = total - (System.nanoTime() - start);
         }
+        if (slept) {
+            halt.slept(System.nanoTime() - start);
+        }
+        return count;
+    }
+
+    /** Polls for so long. */
+    private int look(long[] tokens, int[] results, long start, long nanos) {
+        int count = 0;
+        while (count == 0 && inFlight() > 0 && System.nanoTime() - start < nanos) {
+            count = poll(tokens, results);
+            if (count == 0) {
+                Thread.onSpinWait();
+            }
+        }
+        if (count > 0) {
+            halt.found();
+        }
+        return count;
     }
 
     @Override

@@ -23,6 +23,7 @@ import virtio.api.net.PacketBuffer;
 import java.nio.file.Path;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.locks.LockSupport;
 
 /** Notifications that the real backends delay. */
 @Timeout(value = 60, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
@@ -61,7 +62,8 @@ class CoalescingTest {
                                         // Nobody has told it.
                                     }
                                 });
-        while (waiting.getState() != Thread.State.TIMED_WAITING) {
+        // Asleep until it is told: it sleeps for a lock as well, but not on the queue.
+        while (LockSupport.getBlocker(waiting) != queue) {
             Thread.onSpinWait();
         }
         byte[] mac = card.macAddress();
@@ -98,8 +100,9 @@ class CoalescingTest {
                 count += more;
             }
             assertEquals(7, count);
-            // The seven count no more.
+            // The seven count no more once the device has taken notice.
             card.coalesce(Coalescing.NONE);
+            assertEquals(1, toldOf(card, queue, 1, true));
             card.coalesce(new Coalescing(1000, 200_000, 0, 0));
             long start = System.nanoTime();
             assertTrue(toldOf(card, queue, 8, true) > 0);

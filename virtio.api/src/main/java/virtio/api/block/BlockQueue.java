@@ -56,7 +56,8 @@ public interface BlockQueue extends AutoCloseable {
     int poll(long[] tokens, int[] results);
 
     /**
-     * Waits by interrupt for at least one completion.
+     * Waits by interrupt for at least one completion. Where they come within some 50 us each, the
+     * caller's thread looks for them meanwhile and needs no interrupt.
      *
      * @return how many were stored, 0 when the time was up
      */
