@@ -221,7 +221,8 @@ final class Commands {
             return false;
         }
         byte[] key = new byte[data.get() & 0xFF];
-        if (key.length != data.remaining()
+        // Some versions of Linux send a byte more than there is.
+        if (key.length > data.remaining()
                 || key.length > ReceiveHash.MAX_KEY
                 || key.length == 0 && types != 0) {
             return false;

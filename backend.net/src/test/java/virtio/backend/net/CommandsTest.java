@@ -240,12 +240,12 @@ class CommandsTest {
         assertFalse(mq(RSS, rss(0x200, 1, 0, two, 4, 40)), "a type that is not there");
         byte[] good = rss(all, 1, 0, two, 4, 40);
         for (int length = 0; length < good.length + 5; length++) {
-            boolean whole = length == good.length;
+            boolean whole = length >= good.length; // Linux sends more.
             assertEquals(whole, mq(RSS, Arrays.copyOf(good, length)), length + " bytes");
         }
         byte[] same = hash(all, 40);
         for (int length = 0; length < same.length + 5; length++) {
-            boolean whole = length == same.length;
+            boolean whole = length >= same.length;
             assertEquals(whole, mq(HASH, Arrays.copyOf(same, length)), length + " bytes");
         }
         assertFalse(mq(HASH, hash(all, 41)), "a key too long");
