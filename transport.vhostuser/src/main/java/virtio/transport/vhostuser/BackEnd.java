@@ -137,21 +137,20 @@ final class BackEnd implements AutoCloseable {
             if (message == null) {
                 return false;
             }
-            boolean ack = message.needsReply() && has(VhostUser.PROTOCOL_F_REPLY_ACK);
             try {
                 ByteBuffer reply = handle(message);
                 if (reply != null) {
                     answer(message, reply);
-                } else if (ack && message.request() != VhostUser.GET_INFLIGHT_FD) {
+                } else if (isAcked(message) && message.request() != VhostUser.GET_INFLIGHT_FD) {
                     answer(message, Message.u64(0));
                 }
             } catch (Refusal e) {
                 LOG.log(Level.WARNING, "{0}: {1}", address, e.getMessage());
-                if (ack) {
+                if (isAcked(message)) {
                     answer(message, Message.u64(1));
                 }
             } catch (VirtioException e) {
-                if (ack) {
+                if (isAcked(message)) {
                     answer(message, Message.u64(1));
                 }
                 throw e;
@@ -168,6 +167,11 @@ final class BackEnd implements AutoCloseable {
             }
             throw e;
         }
+    }
+
+    /** Linux's virtio_uml wants it for the message that agrees on acknowledgements as well. */
+    private boolean isAcked(Message message) {
+        return message.needsReply() && has(VhostUser.PROTOCOL_F_REPLY_ACK);
     }
 
     private void answer(Message to, ByteBuffer payload, FileDescriptor... fds) throws IOException {
