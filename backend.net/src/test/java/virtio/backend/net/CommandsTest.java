@@ -254,6 +254,18 @@ class CommandsTest {
     }
 
     @Test
+    void offloadsThatWereNegotiatedCanBeSwitched() throws Exception {
+        long tso = 1L << NetFeature.GUEST_TSO4 | 1L << NetFeature.GUEST_CSUM;
+        long length = 1L << NetFeature.GUEST_HDRLEN; // by Linux
+        for (long wanted : new long[] {0, tso, tso | length}) {
+            byte[] data = FakeCard.data(8).putLong(wanted).array();
+            assertTrue(card.command(NetControl.GUEST_OFFLOADS, 0, data), () -> "" + wanted);
+        }
+        byte[] other = FakeCard.data(8).putLong(1L << NetFeature.HOST_TSO4).array();
+        assertFalse(card.command(NetControl.GUEST_OFFLOADS, 0, other));
+    }
+
+    @Test
     void aRefusedCommandChangesNothing() throws Exception {
         assertTrue(mq(RSS, rss(ReceiveHash.TYPES, 0, 0, new int[] {2}, 4, 40)));
         assertFalse(mq(RSS, rss(ReceiveHash.TYPES, 1, 0, new int[] {1, 9}, 4, 40)));
