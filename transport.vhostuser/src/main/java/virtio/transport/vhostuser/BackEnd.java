@@ -5,6 +5,7 @@ import virtio.api.DeviceType;
 import virtio.api.Feature;
 import virtio.api.Features;
 import virtio.api.VirtioException;
+import virtio.api.net.NetFeature;
 import virtio.api.transport.Export;
 import virtio.api.transport.ExportedDevice;
 import virtio.linux.Epoll;
@@ -51,6 +52,13 @@ final class BackEnd implements AutoCloseable {
                     Feature.NOTIFICATION_DATA,
                     Feature.NOTIF_CONFIG_DATA,
                     Feature.ADMIN_VQ);
+
+    /**
+     * What a front-end that keeps a NIC's control queue has agreed on with its driver: QEMU says
+     * that here as well.
+     */
+    private static final Features KEPT =
+            Features.of(NetFeature.GUEST_ANNOUNCE, NetFeature.MQ, NetFeature.RSS);
 
     /**
      * A front-end that takes longer for the rest of a message, or for reading an answer, is out.
@@ -257,6 +265,9 @@ final class BackEnd implements AutoCloseable {
         }
         boolean protocolFeatures = features.has(VhostUser.F_PROTOCOL_FEATURES);
         Features wanted = features.without(VhostUser.F_PROTOCOL_FEATURES);
+        if (device.deviceType() == DeviceType.NETWORK && !wanted.has(NetFeature.CTRL_VQ)) {
+            wanted = wanted.andNot(KEPT);
+        }
         if (!rings.accept(wanted)) {
             throw new Refusal("SET_FEATURES %#x is not acceptable".formatted(bits));
         }
