@@ -34,7 +34,8 @@ import java.util.regex.Pattern;
 
 /**
  * Two guests of QEMU's with vhost-user cards, which a container on the host serves: ports of one
- * switch, on which a TAP interface of the host is as well.
+ * switch, on which a TAP interface of the host is as well. A second card of guest {@code two} is at
+ * the other end of a TAP interface of its own.
  *
  * <p>Guest {@code one} has two queue pairs and mergeable buffers, guest {@code two} packed queues
  * and buffers for the largest packets.
@@ -50,6 +51,9 @@ class VhostUserNetIT {
     private static final String NET =
             "10.213.%d.".formatted(ProcessHandle.current().pid() % 250 + 1);
 
+    private static final String CABLE_NET = NET.replace(".213.", ".214.");
+
+    private static final String CABLE = "vtc" + ProcessHandle.current().pid() % 1_000_000;
     private static final String TAP = "vtg" + ProcessHandle.current().pid() % 1_000_000;
     private static final ConcurrentLinkedQueue<String> ARRIVED = new ConcurrentLinkedQueue<>();
 
@@ -98,15 +102,23 @@ class VhostUserNetIT {
         Path first = folder.resolve("1.sock");
         Path second = folder.resolve("2.sock");
         one =
-                card("vhost-user-net-1", first, 2, "mac=52:54:00:00:00:01,mq=on,vectors=6")
+                card("vhost-user-net-1", first, 2, "mac=52:54:00:00:00:01,mq=on,vectors=6,hash=on")
                         .qemu("-smp", "2");
         two = card("vhost-user-net-2", second, 1, "mac=52:54:00:00:00:02,packed=on,mrg_rxbuf=off");
+        Path third = folder.resolve("3.sock");
+        two.qemu("-chardev", "socket,id=cable,path=" + third)
+                .qemu("-netdev", "vhost-user,id=cable,chardev=cable")
+                .qemu("-device", "virtio-net-pci,netdev=cable,mac=52:54:00:00:00:03");
         server =
                 serve(
-                        "export switch:lan,pairs=2,tap=%s vhost-user:%s; export switch:lan vhost-user:%s"
-                                .formatted(TAP, first, second));
-        Image.run(List.of("ip", "addr", "add", NET + "1/24", "dev", TAP));
-        Image.run(List.of("ip", "link", "set", TAP, "up"));
+                        "export switch:lan,pairs=2,tap=%s vhost-user:%s".formatted(TAP, first),
+                        "export switch:lan vhost-user:" + second,
+                        "export tap:%s vhost-user:%s".formatted(CABLE, third));
+        for (String name : List.of(TAP, CABLE)) {
+            String address = (name.equals(TAP) ? NET : CABLE_NET) + "1/24";
+            Image.run(List.of("ip", "addr", "add", address, "dev", name));
+            Image.run(List.of("ip", "link", "set", name, "up"));
+        }
         try (ServerSocket host = new ServerSocket(0, 8, InetAddress.getByName(NET + "1"))) {
             Thread.ofVirtual().start(() -> answer(host));
             int port = host.getLocalPort();
@@ -121,12 +133,15 @@ class VhostUserNetIT {
             two.job(
                     JOB.formatted(NET, 3, BYTES, port)
                             + """
+                            ip addr add %2$s2/24 dev eth1
+                            ip link set eth1 up
+                            check cable ping -c 5 -A -s 1000 -W 20 %2$s1
                             echo "@@ two talked"
                             read go
                             check neighbour ping -c 5 -A -s 1000 -W 20 %1$s2
                             check guest talk until_ok nc %1$s2 5000
                             """
-                                    .formatted(NET));
+                                    .formatted(NET, CABLE_NET));
             one.boot();
             two.boot();
             one.await("@@ one talked");
@@ -152,10 +167,11 @@ class VhostUserNetIT {
     }
 
     /** A container of the host that serves what is exported. */
-    private static Process serve(String exports) throws IOException {
+    private static Process serve(String... commands) throws IOException {
         Path program = Path.of(System.getProperty("virtio.distro"), "bin/virtio");
         Process process =
-                new ProcessBuilder(program.toString(), "-c", exports + "; serve")
+                new ProcessBuilder(
+                                program.toString(), "-c", String.join("; ", commands) + "; serve")
                         .redirectError(ProcessBuilder.Redirect.INHERIT)
                         .start();
         BufferedReader output = process.inputReader();
@@ -234,17 +250,18 @@ class VhostUserNetIT {
         }
     }
 
-    @Test
-    void theOtherGuestAnswers() {
-        String said = two.passed("neighbour");
+    @ParameterizedTest
+    @ValueSource(strings = {"neighbour", "cable"})
+    void theOtherGuestAnswersAndTheHostOnACableOfItsOwn(String ping) {
+        String said = two.passed(ping);
         assertTrue(said.contains("5 packets transmitted, 5 packets received"), said);
     }
 
     /** As numbers of the specification: checksums, TSO, mergeable buffers, queue pairs, packed. */
     @ParameterizedTest
     @CsvSource({
-        "one, 0 1 7 8 11 12 15 22, 34, rx-0 rx-1 tx-0 tx-1",
-        "two, 0 1 7 8 11 12 34, 15 22, rx-0 tx-0"
+        "one, 0 1 7 8 11 12 15 22 57, 34, rx-0 rx-1 tx-0 tx-1",
+        "two, 0 1 7 8 11 12 34, 15 22 57, rx-0 tx-0"
     })
     void featuresAreNegotiated(String guest, String with, String without, String queues) {
         String bits = guest(guest).passed("features");
