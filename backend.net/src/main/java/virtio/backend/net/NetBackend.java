@@ -376,14 +376,15 @@ final class NetBackend implements Backend, Port {
             return 0;
         }
         int ip = frame.ethernetBytes();
+        int type = frame.get16(ip - 2);
         long hash = frame.source() ^ frame.destination();
-        if (frame.length >= ip + 24 && frame.get8(ip) >>> 4 == 4) {
+        if (type == ReceiveHash.ETHERNET_IPV4 && frame.length >= ip + 24) {
             hash = frame.get32(ip + 12) ^ frame.get32(ip + 16) ^ frame.get8(ip + 9);
             int protocol = frame.get8(ip + 9);
             if ((protocol == 6 || protocol == 17) && (frame.get16(ip + 6) & 0x3FFF) == 0) {
                 hash ^= frame.get32(ip + (frame.get8(ip) & 0xF) * 4);
             }
-        } else if (frame.length >= ip + 44 && frame.get8(ip) >>> 4 == 6) {
+        } else if (type == ReceiveHash.ETHERNET_IPV6 && frame.length >= ip + 44) {
             for (int at = 8; at <= 40; at += 4) {
                 hash ^= frame.get32(ip + at);
             }
