@@ -357,35 +357,6 @@ class HostileFrontEndTest {
         }
     }
 
-    /** None of these is hostile: Linux's virtio_uml does the same. */
-    @Test
-    void wantsTheAgreementAcknowledgedAndIsInterruptedBySocket() throws Exception {
-        List<UnixSocket> ends = UnixSocket.pair();
-        try (Sender driver = new Sender();
-                UnixSocket call = ends.get(0);
-                UnixSocket mine = ends.get(1)) {
-            driver.connection.send(
-                    VhostUser.SET_PROTOCOL_FEATURES,
-                    VhostUser.NEED_REPLY,
-                    Message.u64(ACKNOWLEDGED),
-                    1000);
-            try (Message agreed = driver.receive()) {
-                assertEquals(0, agreed.u64());
-            }
-            driver.connection.send(
-                    VhostUser.SET_VRING_CALL,
-                    VhostUser.NEED_REPLY,
-                    Message.u64(0),
-                    1000,
-                    call.file());
-            try (Message taken = driver.receive()) {
-                assertEquals(0, taken.u64());
-            }
-            driver.send(VhostUser.SET_VRING_KICK, Message.u64(0), mine.file());
-            driver.awaitEnd();
-        }
-    }
-
     @Test
     void leavesWithRequestsInFlightAndItsRingsStop() throws Exception {
         for (int i = 0; i < 3; i++) {
