@@ -4,6 +4,9 @@ package virtio.linux;
  * A counter in the kernel that one side adds to and the other waits for (eventfd(2)): the kicks and
  * calls of virtqueues.
  *
+ * <p>A peer may hand over a stream socket to signal on instead, as Linux's virtio_uml does: eight
+ * bytes are written to it for each signal, as long as there is room.
+ *
  * <p>Every call may be made from any thread and allocates nothing. Whether the file blocks is not
  * relied upon: the other holders of the same file can change that at any time, and some do.
  */
@@ -86,10 +89,11 @@ public final class EventFd implements AutoCloseable {
         try {
             // Only then: an event that nobody has taken yet is the peer's to take.
             if (file.users() > 1) {
+                LibSocket.shutdown(fd); // of no effect, unless it is a socket
                 LibC.readCount(fd, file.name());
             }
         } catch (LinuxException e) {
-            // No eventfd, then, and nobody held up by one.
+            // No eventfd, then, and nobody is held up by one.
         } finally {
             file.release();
         }

@@ -8,9 +8,11 @@ import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.extension.ExtendWith;
 
 import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.atomic.AtomicInteger;
 
 @ExtendWith(Leaks.class)
 @Timeout(value = 60, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
@@ -73,6 +75,36 @@ class EventFdTest {
             event.close();
             stuck.get();
             assertEquals(1, FileDescriptor.live(), () -> "only " + peer);
+        }
+    }
+
+    @Test
+    void aSocketTakesSignalsAsWell() throws Exception {
+        List<UnixSocket> ends = UnixSocket.pair();
+        try (EventFd event = EventFd.of(ends.get(0).file().dup());
+                UnixSocket peer = ends.get(1)) {
+            ends.get(0).close();
+            AtomicInteger signals = new AtomicInteger();
+            Call<Void> stuck =
+                    new Call<>(
+                            () -> {
+                                while (true) {
+                                    event.signal();
+                                    signals.incrementAndGet();
+                                }
+                            });
+            for (int before = -1; before != signals.get() || before == 0; ) {
+                before = signals.get();
+                Thread.sleep(50);
+            }
+            stuck.blocked();
+            event.close();
+            assertThrows(LinuxException.class, stuck::get);
+            try (Arena arena = Arena.ofConfined()) {
+                MemorySegment one = arena.allocate(ValueLayout.JAVA_LONG);
+                peer.receive(one, new ArrayList<>(), 1000);
+                assertEquals(1, one.get(ValueLayout.JAVA_LONG, 0));
+            }
         }
     }
 

@@ -221,7 +221,8 @@ final class Commands {
             return false;
         }
         byte[] key = new byte[data.get() & 0xFF];
-        if (key.length != data.remaining()
+        // Some versions of Linux send a byte more than there is.
+        if (key.length > data.remaining()
                 || key.length > ReceiveHash.MAX_KEY
                 || key.length == 0 && types != 0) {
             return false;
@@ -272,8 +273,10 @@ final class Commands {
                 || data.remaining() != Long.BYTES) {
             return false;
         }
+        // Linux counts the exact header's length among them, which large packets have anyway.
+        Features known = GUEST_OFFLOADS.with(NetFeature.GUEST_HDRLEN);
         Features wanted = Features.ofWords(data.getLong());
-        if (!wanted.andNot(backend.features().and(GUEST_OFFLOADS)).isEmpty()) {
+        if (!wanted.andNot(backend.features().and(known)).isEmpty()) {
             return false;
         }
         backend.guestOffloads(wanted);

@@ -186,9 +186,26 @@ final class NetBackend implements Backend, Port {
     /** The control queue's number: behind all pairs, or the first one (5.1.2). */
     private int controlIndex() {
         Features features = accepted;
-        return features != null && (features.has(NetFeature.MQ) || features.has(NetFeature.RSS))
-                ? 2 * spec.pairs()
-                : 2;
+        return features != null
+                        && features.has(NetFeature.CTRL_VQ)
+                        && !features.has(NetFeature.MQ)
+                        && !features.has(NetFeature.RSS)
+                ? 2
+                : 2 * spec.pairs();
+    }
+
+    /**
+     * Some transports keep the control queue at the driver's side, as vhost-user does with most
+     * front-ends: then nobody says here what is wanted, and the queues that run are those in use.
+     */
+    private void useWhatRuns() {
+        if (!accepted.has(NetFeature.CTRL_VQ)) {
+            int pairs = spec.pairs();
+            while (pairs > 1 && receiving.get(pairs - 1) == null) {
+                pairs--;
+            }
+            activePairs = pairs;
+        }
     }
 
     @Override
@@ -199,6 +216,7 @@ final class NetBackend implements Backend, Port {
         } else if (index % 2 == 0) {
             receiving.set(
                     index / 2, new ReceiveQueue(queue, notifications.started(queue), accepted));
+            useWhatRuns();
         } else {
             sending[index / 2] =
                     new Sending(
@@ -271,6 +289,7 @@ final class NetBackend implements Backend, Port {
         notifications.stopped(index);
         if (index % 2 == 0) {
             receiving.set(index / 2, null);
+            useWhatRuns();
         } else {
             sending[index / 2] = null;
         }
@@ -287,9 +306,7 @@ final class NetBackend implements Backend, Port {
     @Override
     public void deliver(Sender sender) {
         Frame frame = sender.frame;
-        // Some transports keep the control queue at the driver's side (vhost-user does): then
-        // nobody
-        // has said here what is wanted.
+        // Without a control queue nobody has said what is wanted.
         if (accepted == null || control != null && !filter.accepts(frame)) {
             filtered.increment();
             return;
@@ -359,19 +376,21 @@ final class NetBackend implements Backend, Port {
             return 0;
         }
         int ip = frame.ethernetBytes();
+        int type = frame.get16(ip - 2);
         long hash = frame.source() ^ frame.destination();
-        if (frame.length >= ip + 24 && frame.get8(ip) >>> 4 == 4) {
+        if (type == ReceiveHash.ETHERNET_IPV4 && frame.length >= ip + 24) {
             hash = frame.get32(ip + 12) ^ frame.get32(ip + 16) ^ frame.get8(ip + 9);
             int protocol = frame.get8(ip + 9);
             if ((protocol == 6 || protocol == 17) && (frame.get16(ip + 6) & 0x3FFF) == 0) {
                 hash ^= frame.get32(ip + (frame.get8(ip) & 0xF) * 4);
             }
-        } else if (frame.length >= ip + 44 && frame.get8(ip) >>> 4 == 6) {
+        } else if (type == ReceiveHash.ETHERNET_IPV6 && frame.length >= ip + 44) {
             for (int at = 8; at <= 40; at += 4) {
                 hash ^= frame.get32(ip + at);
             }
         }
-        return (int) Long.remainderUnsigned(hash * 0x9E3779B97F4A7C15L >>> 32, pairs);
+        // The highest bits: those of a flow's neighbours differ in them most.
+        return (int) ((hash * 0x9E3779B97F4A7C15L >>> 32) * pairs >>> 32);
     }
 
     // For the control queue.

@@ -27,8 +27,8 @@ final class ReceiveHash {
     private static final int MAX_INPUT = 2 * 16 + 2 * Short.BYTES;
     private static final int VALUES = 1 << Byte.SIZE;
 
-    private static final int ETHERNET_IPV4 = 0x0800;
-    private static final int ETHERNET_IPV6 = 0x86DD;
+    static final int ETHERNET_IPV4 = 0x0800;
+    static final int ETHERNET_IPV6 = 0x86DD;
     private static final int IPV4_BYTES = 20;
     private static final int IPV6_BYTES = 40;
     private static final int IPV6_ADDRESS = 16;

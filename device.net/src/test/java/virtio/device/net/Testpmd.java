@@ -44,6 +44,11 @@ final class Testpmd implements AutoCloseable {
 
     /** Where the program is; the test is skipped where it is not. */
     static String tool() throws IOException {
+        return tool("dpdk_testpmd");
+    }
+
+    /** Where a program is that {@code cnf/peers} has prepared; else the test is skipped. */
+    static String tool(String name) throws IOException {
         String folder =
                 Optional.ofNullable(System.getenv("VIRTIO_PEERS"))
                         .orElseGet(
@@ -59,8 +64,8 @@ final class Testpmd implements AutoCloseable {
         try (Reader properties = Files.newBufferedReader(file)) {
             tools.load(properties);
         }
-        String path = tools.getProperty("dpdk_testpmd");
-        assumeTrue(path != null, "no dpdk_testpmd: run cnf/peers");
+        String path = tools.getProperty(name);
+        assumeTrue(path != null, "no " + name + ": run cnf/peers");
         return path;
     }
 

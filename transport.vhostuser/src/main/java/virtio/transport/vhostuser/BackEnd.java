@@ -5,6 +5,7 @@ import virtio.api.DeviceType;
 import virtio.api.Feature;
 import virtio.api.Features;
 import virtio.api.VirtioException;
+import virtio.api.net.NetFeature;
 import virtio.api.transport.Export;
 import virtio.api.transport.ExportedDevice;
 import virtio.linux.Epoll;
@@ -51,6 +52,13 @@ final class BackEnd implements AutoCloseable {
                     Feature.NOTIFICATION_DATA,
                     Feature.NOTIF_CONFIG_DATA,
                     Feature.ADMIN_VQ);
+
+    /**
+     * What a front-end that keeps a NIC's control queue has agreed on with its driver: QEMU says
+     * that here as well.
+     */
+    private static final Features KEPT =
+            Features.of(NetFeature.GUEST_ANNOUNCE, NetFeature.MQ, NetFeature.RSS);
 
     /**
      * A front-end that takes longer for the rest of a message, or for reading an answer, is out.
@@ -137,21 +145,20 @@ final class BackEnd implements AutoCloseable {
             if (message == null) {
                 return false;
             }
-            boolean ack = message.needsReply() && has(VhostUser.PROTOCOL_F_REPLY_ACK);
             try {
                 ByteBuffer reply = handle(message);
                 if (reply != null) {
                     answer(message, reply);
-                } else if (ack && message.request() != VhostUser.GET_INFLIGHT_FD) {
+                } else if (isAcked(message) && message.request() != VhostUser.GET_INFLIGHT_FD) {
                     answer(message, Message.u64(0));
                 }
             } catch (Refusal e) {
                 LOG.log(Level.WARNING, "{0}: {1}", address, e.getMessage());
-                if (ack) {
+                if (isAcked(message)) {
                     answer(message, Message.u64(1));
                 }
             } catch (VirtioException e) {
-                if (ack) {
+                if (isAcked(message)) {
                     answer(message, Message.u64(1));
                 }
                 throw e;
@@ -168,6 +175,11 @@ final class BackEnd implements AutoCloseable {
             }
             throw e;
         }
+    }
+
+    /** Linux's virtio_uml wants it for the message that agrees on acknowledgements as well. */
+    private boolean isAcked(Message message) {
+        return message.needsReply() && has(VhostUser.PROTOCOL_F_REPLY_ACK);
     }
 
     private void answer(Message to, ByteBuffer payload, FileDescriptor... fds) throws IOException {
@@ -253,6 +265,9 @@ final class BackEnd implements AutoCloseable {
         }
         boolean protocolFeatures = features.has(VhostUser.F_PROTOCOL_FEATURES);
         Features wanted = features.without(VhostUser.F_PROTOCOL_FEATURES);
+        if (device.deviceType() == DeviceType.NETWORK && !wanted.has(NetFeature.CTRL_VQ)) {
+            wanted = wanted.andNot(KEPT);
+        }
         if (!rings.accept(wanted)) {
             throw new Refusal("SET_FEATURES %#x is not acceptable".formatted(bits));
         }

@@ -10,6 +10,7 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.List;
 
 /**
@@ -82,20 +83,21 @@ record Message(int request, int flags, ByteBuffer payload, List<FileDescriptor> 
     /**
      * Refuses a first descriptor of another kind, on which a write could do anything.
      *
-     * @param kind how /proc names it
+     * @param kinds how /proc names those that will do
      */
-    void expectKind(String kind) throws VirtioException {
-        String is;
+    void expectKind(String... kinds) throws VirtioException {
+        String found;
         try {
             int fd = fds.getFirst().fd();
-            is = Files.readSymbolicLink(Path.of("/proc/self/fd/" + fd)).toString();
+            found = Files.readSymbolicLink(Path.of("/proc/self/fd/" + fd)).toString();
         } catch (IOException e) {
-            is = e.toString();
+            found = e.toString();
         }
-        if (!is.startsWith(kind)) {
+        String is = found;
+        if (Arrays.stream(kinds).noneMatch(is::startsWith)) {
             throw new VirtioException(
                     "%s with a descriptor of %s, one of %s is due"
-                            .formatted(VhostUser.name(request), is, kind));
+                            .formatted(VhostUser.name(request), is, String.join(" or ", kinds)));
         }
     }
 
