@@ -5,6 +5,7 @@ import virtio.api.Feature;
 import virtio.api.Features;
 import virtio.api.VirtioException;
 import virtio.api.map.MapToken;
+import virtio.api.map.RegionMemory;
 import virtio.api.transport.QueueLayout;
 import virtio.api.transport.Transport;
 
@@ -23,7 +24,7 @@ final class PciTransport implements Transport, PciFunction.Driver {
 
     private final String where;
     private final PciFunction function;
-    private final PciMemory memory;
+    private final RegionMemory memory;
     private Capabilities capabilities;
     private int deviceType;
 
@@ -49,7 +50,7 @@ final class PciTransport implements Transport, PciFunction.Driver {
      *
      * @param where whole address, for messages
      */
-    PciTransport(String where, PciFunction function, PciMemory memory) {
+    PciTransport(String where, PciFunction function, RegionMemory memory) {
         this.where = where;
         this.function = function;
         this.memory = memory;
@@ -185,7 +186,7 @@ final class PciTransport implements Transport, PciFunction.Driver {
         Features offered =
                 Features.ofWords(words)
                         .without(Feature.SR_IOV, Feature.NOTIF_CONFIG_DATA, Feature.ADMIN_VQ);
-        if (memory.translated() && !offered.has(Feature.ACCESS_PLATFORM)) {
+        if (function.translated() && !offered.has(Feature.ACCESS_PLATFORM)) {
             throw new VirtioException(
                     where
                             + " does not offer ACCESS_PLATFORM and would access memory behind the"
@@ -202,7 +203,7 @@ final class PciTransport implements Transport, PciFunction.Driver {
             throw new VirtioException(
                     "%s cannot carry feature bit %d, limit is 127".formatted(where, beyond));
         }
-        if (memory.translated() && !features.has(Feature.ACCESS_PLATFORM)) {
+        if (function.translated() && !features.has(Feature.ACCESS_PLATFORM)) {
             throw new VirtioException(where + " is behind an IOMMU and needs ACCESS_PLATFORM");
         }
         for (int select = 0; select < PciRegisters.FEATURE_WORDS; select++) {

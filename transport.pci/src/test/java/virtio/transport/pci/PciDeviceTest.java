@@ -14,6 +14,7 @@ import org.junit.jupiter.api.Timeout;
 import virtio.api.DeviceStatus;
 import virtio.api.Feature;
 import virtio.api.Features;
+import virtio.api.transport.EmulatedMemory;
 import virtio.tck.TestDevice;
 
 import java.util.concurrent.BlockingQueue;
@@ -56,7 +57,7 @@ class PciDeviceTest implements PciFunction.Driver {
                 new TestDevice(2, 12)
                         .offer(Features.of(3, 70, 126, Feature.VERSION_1))
                         .maxQueueSize(128);
-        memory = EmulatedMemory.create("test", 1 << 20, 1 << 16);
+        memory = PciProvider.memory("test", 1 << 20, 1 << 16);
         function = new EmulatedFunction("pci:test", device, 3, () -> {});
         function.attach(this, memory);
         config(4, 2, PciRegisters.COMMAND_MEMORY | PciRegisters.COMMAND_BUS_MASTER);
