@@ -8,23 +8,14 @@ import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertSame;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
-import org.junit.jupiter.api.extension.ExtendWith;
-import org.junit.jupiter.api.io.TempDir;
-import org.ops4j.pax.exam.Configuration;
-import org.ops4j.pax.exam.Option;
-import org.ops4j.pax.exam.spi.reactors.ExamReactorStrategy;
-import org.ops4j.pax.exam.spi.reactors.PerClass;
 import org.osgi.framework.Bundle;
-import org.osgi.framework.BundleContext;
 
 import virtio.api.block.BlockDevice;
 import virtio.api.status.DeviceSnapshot;
 import virtio.api.status.DeviceSnapshot.State;
-import virtio.exam.PaxExamExtension;
 
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Files;
@@ -34,36 +25,15 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 
-import javax.inject.Inject;
-
 /** Bundles come and go, in every order and under load. */
-@ExtendWith(PaxExamExtension.class)
-@ExamReactorStrategy(PerClass.class)
 @Timeout(value = 240, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
-public class BundlesIT {
+public class BundlesIT extends ContainerTest {
     private static final String DECLARATIONS = "declarations";
     private static final int BLOCKS = 1024;
 
-    @Inject private BundleContext context;
-    @TempDir Path folder;
-    private Container container;
-
-    @Configuration
-    public Option[] config() {
-        return new Option[] {Containers.distribution()};
-    }
-
     @BeforeEach
     void setUp() throws Exception {
-        container = new Container(context);
-        container.startAll();
         container.configureBus(20_000, 2_000);
-    }
-
-    @AfterEach
-    void nothingIsLeft() throws Exception {
-        container.clear();
-        container.stopAllAndSeeNothingIsLeft();
     }
 
     @Test

@@ -10,19 +10,11 @@ import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
-import org.junit.jupiter.api.extension.ExtendWith;
-import org.junit.jupiter.api.io.TempDir;
-import org.ops4j.pax.exam.Configuration;
-import org.ops4j.pax.exam.Option;
-import org.ops4j.pax.exam.spi.reactors.ExamReactorStrategy;
-import org.ops4j.pax.exam.spi.reactors.PerClass;
-import org.osgi.framework.BundleContext;
 
 import virtio.api.VirtioBus;
 import virtio.api.VirtioException;
 import virtio.api.block.BlockDevice;
 import virtio.api.status.DeviceSnapshot.State;
-import virtio.exam.PaxExamExtension;
 
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Files;
@@ -32,37 +24,23 @@ import java.util.Random;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
-import javax.inject.Inject;
-
 /** A transport that was built elsewhere is dropped into a running container. */
-@ExtendWith(PaxExamExtension.class)
-@ExamReactorStrategy(PerClass.class)
 @Timeout(value = 180, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
-public class ExampleTransportIT {
+public class ExampleTransportIT extends ContainerTest {
     private static final Path BUILT =
             Path.of("../examples/target/builds/transport.shm/target/transport.shm.jar");
     private static final String BUNDLE = "example.transport.shm";
     private static final int BLOCKS = 1024;
     private static final int SWAPS = 20;
 
-    @Inject private BundleContext context;
-    @TempDir Path folder;
-    private Container container;
     private VirtioBus bus;
     private Path image;
     private String shm;
-
-    @Configuration
-    public Option[] config() {
-        return new Option[] {Containers.distribution()};
-    }
 
     @BeforeEach
     void setUp() throws Exception {
         Assumptions.assumeTrue(
                 Files.exists(BUILT), BUILT + " is not there: build the module examples");
-        container = new Container(context);
-        container.startAll();
         container.configureBus(20_000, 5_000);
         bus = container.bus();
         image = folder.resolve("disk.img");
@@ -71,12 +49,9 @@ public class ExampleTransportIT {
     }
 
     @AfterEach
-    void nothingIsLeft() throws Exception {
-        if (container != null) {
-            container.clear();
-            takeOut();
-            container.stopAllAndSeeNothingIsLeft();
-        }
+    void takeItOut() throws Exception {
+        container.clear();
+        takeOut();
     }
 
     private void fillImage() throws Exception {

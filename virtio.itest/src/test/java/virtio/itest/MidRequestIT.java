@@ -11,13 +11,6 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
-import org.junit.jupiter.api.extension.ExtendWith;
-import org.junit.jupiter.api.io.TempDir;
-import org.ops4j.pax.exam.Configuration;
-import org.ops4j.pax.exam.Option;
-import org.ops4j.pax.exam.spi.reactors.ExamReactorStrategy;
-import org.ops4j.pax.exam.spi.reactors.PerClass;
-import org.osgi.framework.BundleContext;
 import org.osgi.framework.ServiceReference;
 import org.osgi.framework.ServiceRegistration;
 
@@ -25,7 +18,6 @@ import virtio.api.VirtioException;
 import virtio.api.backend.BackendProvider;
 import virtio.api.block.BlockDevice;
 import virtio.api.status.DeviceSnapshot.State;
-import virtio.exam.PaxExamExtension;
 
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Files;
@@ -37,22 +29,15 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
 
-import javax.inject.Inject;
-
 /**
  * A bundle stops while requests are in flight: each ends, by completing later or by an error that
  * names the reason.
  */
-@ExtendWith(PaxExamExtension.class)
-@ExamReactorStrategy(PerClass.class)
 @Timeout(value = 60, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
-public class MidRequestIT {
+public class MidRequestIT extends ContainerTest {
     private static final int REQUESTS = 32;
     private static final int BLOCK_BYTES = 4096;
 
-    @Inject private BundleContext context;
-    @TempDir Path folder;
-    private Container container;
     private Path image;
     private String address;
     private HeldBackends backends;
@@ -60,15 +45,8 @@ public class MidRequestIT {
     private final List<byte[]> contents = new ArrayList<>();
     private final List<CompletableFuture<Void>> requests = new ArrayList<>();
 
-    @Configuration
-    public Option[] config() {
-        return new Option[] {Containers.distribution()};
-    }
-
     @BeforeEach
     void setUp() throws Exception {
-        container = new Container(context);
-        container.startAll();
         container.configureBus(20_000, 200);
         image = folder.resolve("disk.img");
         Files.write(image, new byte[1 << 20]);
@@ -86,11 +64,10 @@ public class MidRequestIT {
     }
 
     @AfterEach
-    void nothingIsLeft() throws Exception {
+    void nobodyHoldsRequests() throws Exception {
         backends.release();
         container.clear();
         registration.unregister();
-        container.stopAllAndSeeNothingIsLeft();
     }
 
     /** A disk with requests in flight that will not be served. */

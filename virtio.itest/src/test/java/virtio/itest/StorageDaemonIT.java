@@ -9,20 +9,12 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
-import org.junit.jupiter.api.extension.ExtendWith;
-import org.junit.jupiter.api.io.TempDir;
-import org.ops4j.pax.exam.Configuration;
-import org.ops4j.pax.exam.Option;
-import org.ops4j.pax.exam.spi.reactors.ExamReactorStrategy;
-import org.ops4j.pax.exam.spi.reactors.PerClass;
-import org.osgi.framework.BundleContext;
 
 import virtio.api.VirtioBus;
 import virtio.api.VirtioException;
 import virtio.api.block.BlockDevice;
 import virtio.api.status.DeviceSnapshot;
 import virtio.api.status.DeviceSnapshot.State;
-import virtio.exam.PaxExamExtension;
 
 import java.lang.foreign.MemorySegment;
 import java.nio.channels.SeekableByteChannel;
@@ -37,33 +29,19 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
 
-import javax.inject.Inject;
-
 /** A disk that qemu-storage-daemon serves. */
-@ExtendWith(PaxExamExtension.class)
-@ExamReactorStrategy(PerClass.class)
 @Timeout(value = 120, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
-public class StorageDaemonIT {
+public class StorageDaemonIT extends ContainerTest {
     private static final int IMAGE_BYTES = 16 << 20;
     private static final int BLOCKS = 1024;
 
-    @Inject private BundleContext context;
-    @TempDir Path folder;
-    private Container container;
     private VirtioBus bus;
     private Path image;
     private Path socket;
     private Process daemon;
 
-    @Configuration
-    public Option[] config() {
-        return new Option[] {Containers.distribution()};
-    }
-
     @BeforeEach
     void setUp() throws Exception {
-        container = new Container(context);
-        container.startAll();
         container.configureBus(20_000, 5_000);
         bus = container.bus();
         image = folder.resolve("disk.img");
@@ -71,12 +49,11 @@ public class StorageDaemonIT {
     }
 
     @AfterEach
-    void nothingIsLeft() throws Exception {
+    void stopServing() throws Exception {
         container.clear();
         if (daemon != null) {
             kill();
         }
-        container.stopAllAndSeeNothingIsLeft();
     }
 
     private void serve(int queues) throws Exception {

@@ -5,65 +5,36 @@ import static org.junit.jupiter.api.Assertions.assertSame;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
-import org.junit.jupiter.api.extension.ExtendWith;
-import org.junit.jupiter.api.io.TempDir;
-import org.ops4j.pax.exam.Configuration;
-import org.ops4j.pax.exam.Option;
-import org.ops4j.pax.exam.spi.reactors.ExamReactorStrategy;
-import org.ops4j.pax.exam.spi.reactors.PerClass;
-import org.osgi.framework.BundleContext;
 
 import virtio.api.VirtioBus;
 import virtio.api.VirtioException;
 import virtio.api.block.BlockDevice;
 import virtio.api.status.DeviceSnapshot;
 import virtio.api.status.SwapResult;
-import virtio.exam.PaxExamExtension;
 
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
 
-import javax.inject.Inject;
-
 /** The transport below a disk is exchanged while consumers use it. */
-@ExtendWith(PaxExamExtension.class)
-@ExamReactorStrategy(PerClass.class)
 @Timeout(value = 120, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
-public class SwapIT {
+public class SwapIT extends ContainerTest {
     private static final int SWAPS = 40;
     private static final int BLOCKS = 1024;
 
-    @Inject private BundleContext context;
-    @TempDir Path folder;
-    private Container container;
     private VirtioBus bus;
     private Path image;
 
-    @Configuration
-    public Option[] config() {
-        return new Option[] {Containers.distribution()};
-    }
-
     @BeforeEach
     void setUp() throws Exception {
-        container = new Container(context);
-        container.startAll();
         container.configureBus(20_000, 5_000);
         bus = container.bus();
         image = folder.resolve("disk.img");
         Files.write(image, new byte[16 << 20]);
-    }
-
-    @AfterEach
-    void nothingIsLeft() throws Exception {
-        container.clear();
-        container.stopAllAndSeeNothingIsLeft();
     }
 
     @Test

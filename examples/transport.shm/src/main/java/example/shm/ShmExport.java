@@ -5,15 +5,12 @@ import virtio.api.DeviceType;
 import virtio.api.Feature;
 import virtio.api.Features;
 import virtio.api.VirtioException;
-import virtio.api.transport.DriverMemory;
 import virtio.api.transport.Export;
 import virtio.api.transport.ExportedDevice;
 import virtio.api.transport.QueueLayout;
 
 import java.lang.System.Logger;
 import java.lang.System.Logger.Level;
-import java.lang.foreign.Arena;
-import java.lang.foreign.MemorySegment;
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
 import java.util.concurrent.atomic.AtomicIntegerArray;
@@ -40,24 +37,6 @@ final class ShmExport implements Export, Runnable {
 
     private static final Logger LOG = System.getLogger(ShmExport.class.getName());
     private static final long ALIVE_NANOS = 100_000_000;
-
-    /** The driver's region as it is mapped here. */
-    private record Region(long offset, MemorySegment segment, Arena arena) implements DriverMemory {
-        @Override
-        public long translate(long mapHandle, long length, boolean write) {
-            long at = mapHandle - offset;
-            long bytes = segment.byteSize();
-            return at >= 0 && length >= 0 && at < bytes && length <= bytes - at
-                    ? segment.address() + at
-                    : FAULT;
-        }
-
-        @Override
-        public long reach(long mapHandle, boolean write) {
-            long at = mapHandle - offset;
-            return at >= 0 && at < segment.byteSize() ? segment.byteSize() - at : 0;
-        }
-    }
 
     private final ShmFile file;
     private final ExportedDevice device;
@@ -90,7 +69,7 @@ final class ShmExport implements Export, Runnable {
     private int attachment;
 
     private Owner owner;
-    private Region region;
+    private DriverRegion region;
     private int answered;
 
     /**
@@ -263,8 +242,7 @@ final class ShmExport implements Export, Runnable {
             return;
         }
         owner = file.owner(ShmLayout.DRIVER_OWNER);
-        Arena arena = Arena.ofShared();
-        region = new Region(file.regionOffset(number), file.mapRegion(number, arena), arena);
+        region = DriverRegion.map(file, number);
         driver = "driven by " + owner;
     }
 
@@ -272,7 +250,7 @@ final class ShmExport implements Export, Runnable {
     private void letGo() {
         reset();
         driver = null;
-        region.arena().close();
+        region.close();
         region = null;
         answered = file.get(ShmLayout.REQUEST);
         file.set(ShmLayout.ANSWERED, answered);
@@ -483,7 +461,7 @@ final class ShmExport implements Export, Runnable {
         driver = null;
         file.delete();
         if (region != null && quiet) {
-            region.arena().close();
+            region.close();
         }
         file.close();
         onClose.run();

@@ -5,6 +5,7 @@ import virtio.api.DeviceType;
 import virtio.api.Feature;
 import virtio.api.Features;
 import virtio.api.VirtioException;
+import virtio.api.transport.EmulatedMemory;
 import virtio.api.transport.Export;
 import virtio.api.transport.ExportedDevice;
 

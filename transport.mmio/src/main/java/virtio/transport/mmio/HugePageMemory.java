@@ -1,6 +1,7 @@
 package virtio.transport.mmio;
 
 import virtio.api.VirtioException;
+import virtio.api.map.RegionMemory;
 import virtio.api.map.RegionPool;
 import virtio.linux.Errno;
 import virtio.linux.LinuxException;
@@ -10,7 +11,7 @@ import virtio.linux.PhysicalMemory;
  * Memory for a window of the machine, whose device is told physical addresses: huge pages, a region
  * for each piece of them that is contiguous there.
  */
-final class HugePageMemory extends MmioMemory {
+final class HugePageMemory extends RegionMemory {
     /** Of a region, one in so many bytes is for bounce slots: 512 KiB of a single page. */
     private static final int BOUNCE_SHARE = 4;
 
@@ -57,7 +58,9 @@ final class HugePageMemory extends MmioMemory {
     }
 
     @Override
-    void unmap() {
-        pages.close();
+    protected void unmap(RegionPool region, int left) {
+        if (left == 0) {
+            pages.close();
+        }
     }
 }

@@ -1,6 +1,7 @@
 package virtio.transport.mmio;
 
 import virtio.api.VirtioException;
+import virtio.api.map.RegionMemory;
 import virtio.linux.Errno;
 import virtio.linux.EventLoop;
 import virtio.linux.FileDescriptor;
@@ -55,7 +56,7 @@ final class MappedWindow implements RegisterWindow {
     private volatile EventLoop.Watch watch;
 
     // Guarded by this.
-    private MmioMemory memory;
+    private RegionMemory memory;
     private EventLoop interrupts;
     private Thread poller;
 
@@ -132,7 +133,7 @@ final class MappedWindow implements RegisterWindow {
      *
      * @param visible what the device sees of the driver's memory, held until the device is reset
      */
-    synchronized void attach(Driver taker, MmioMemory visible) throws VirtioException {
+    synchronized void attach(Driver taker, RegionMemory visible) throws VirtioException {
         visible.hold();
         memory = visible;
         if (uio == null) {

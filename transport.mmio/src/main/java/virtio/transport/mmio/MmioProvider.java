@@ -9,6 +9,7 @@ import org.osgi.service.metatype.annotations.ObjectClassDefinition;
 
 import virtio.api.VirtioException;
 import virtio.api.transport.Candidate;
+import virtio.api.transport.EmulatedMemory;
 import virtio.api.transport.Export;
 import virtio.api.transport.ExportedDevice;
 import virtio.api.transport.Exporter;
@@ -16,6 +17,7 @@ import virtio.api.transport.Transport;
 import virtio.api.transport.TransportProvider;
 import virtio.api.transport.VirtioTransport;
 import virtio.linux.LinuxException;
+import virtio.linux.SharedMemory;
 
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -137,7 +139,7 @@ public final class MmioProvider implements TransportProvider, Exporter {
         }
         EmulatedMemory memory;
         try {
-            memory = EmulatedMemory.create(address, coherentBytes + bounceBytes, bounceBytes);
+            memory = memory(address, coherentBytes + bounceBytes, bounceBytes);
         } catch (LinuxException e) {
             throw new VirtioException("no memory for mmio:" + address + ": " + e.getMessage(), e);
         }
@@ -149,6 +151,13 @@ public final class MmioProvider implements TransportProvider, Exporter {
             memory.release();
             throw e;
         }
+    }
+
+    /** Memory for the driver of an emulated window, held once. */
+    static EmulatedMemory memory(String name, long sizeBytes, long bounceBytes)
+            throws LinuxException {
+        SharedMemory shared = SharedMemory.create("virtio-mmio-" + name, sizeBytes);
+        return new EmulatedMemory(shared.segment(), bounceBytes, shared::close);
     }
 
     /** Withdraws all windows. */

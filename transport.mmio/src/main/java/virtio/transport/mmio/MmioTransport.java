@@ -5,6 +5,7 @@ import virtio.api.Feature;
 import virtio.api.Features;
 import virtio.api.VirtioException;
 import virtio.api.map.MapToken;
+import virtio.api.map.RegionMemory;
 import virtio.api.transport.QueueLayout;
 import virtio.api.transport.Transport;
 
@@ -28,7 +29,7 @@ final class MmioTransport implements Transport, RegisterWindow.Driver {
 
     private final String name;
     private final RegisterWindow window;
-    private final MmioMemory memory;
+    private final RegionMemory memory;
     private final int deviceType;
 
     /** Numbers of the queues that are started; a new array at each change. */
@@ -44,7 +45,7 @@ final class MmioTransport implements Transport, RegisterWindow.Driver {
      *
      * @throws VirtioException when it is no device of version 2
      */
-    MmioTransport(String name, RegisterWindow window, MmioMemory memory) throws VirtioException {
+    MmioTransport(String name, RegisterWindow window, RegionMemory memory) throws VirtioException {
         this.name = name;
         this.window = window;
         this.memory = memory;

@@ -1,6 +1,7 @@
 package virtio.transport.mmio;
 
 import virtio.api.VirtioException;
+import virtio.api.map.RegionMemory;
 import virtio.api.transport.Candidate;
 import virtio.api.transport.Transport;
 import virtio.linux.Linux;
@@ -137,7 +138,7 @@ final class RealWindows {
             driven.remove(address);
             throw e;
         }
-        MmioMemory memory = null;
+        RegionMemory memory = null;
         try {
             // Before memory is taken for it.
             MmioTransport.identify(name, window);

@@ -17,6 +17,7 @@ import virtio.api.DeviceStatus;
 import virtio.api.DeviceType;
 import virtio.api.Feature;
 import virtio.api.Features;
+import virtio.api.transport.EmulatedMemory;
 import virtio.tck.TestDevice;
 
 import java.util.concurrent.CountDownLatch;
@@ -53,7 +54,7 @@ class MmioDeviceTest implements RegisterWindow.Driver {
                 new TestDevice(2, 8)
                         .offer(Features.of(3, 70, 126, Feature.VERSION_1))
                         .maxQueueSize(128);
-        memory = EmulatedMemory.create("test", 1 << 20, 1 << 16);
+        memory = MmioProvider.memory("test", 1 << 20, 1 << 16);
         window = new EmulatedWindow("test", device, () -> {});
         window.attach(this, memory);
     }

@@ -16,6 +16,7 @@ import virtio.api.Feature;
 import virtio.api.Features;
 import virtio.api.VirtioException;
 import virtio.api.map.CoherentMemory;
+import virtio.api.transport.EmulatedMemory;
 import virtio.api.transport.QueueLayout;
 import virtio.api.transport.Transport;
 import virtio.tck.TestDevice;
@@ -114,7 +115,7 @@ class MmioDriverTest {
     void make() throws Exception {
         device =
                 new TestDevice(2, 32).offer(Features.of(1, 65, Feature.VERSION_1)).maxQueueSize(64);
-        memory = EmulatedMemory.create("test", 1 << 20, 1 << 16);
+        memory = MmioProvider.memory("test", 1 << 20, 1 << 16);
         window = new EmulatedWindow("test", device, () -> {});
         recording = new RecordingWindow();
     }
@@ -426,7 +427,7 @@ class MmioDriverTest {
         CoherentMemory area = memory.alloc(4096);
         assertFalse(area.mapHandle() == area.segment().address());
         assertEquals(area.segment().address(), memory.translate(area.mapHandle(), 4096, true));
-        EmulatedMemory other = EmulatedMemory.create("other", 1 << 20, 1 << 16);
+        EmulatedMemory other = MmioProvider.memory("other", 1 << 20, 1 << 16);
         assertEquals(0, other.translate(area.mapHandle(), 1, false), "another device's memory");
         other.release();
         memory.free(area);

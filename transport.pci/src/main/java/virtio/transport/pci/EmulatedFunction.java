@@ -3,6 +3,7 @@ package virtio.transport.pci;
 import virtio.api.DeviceStatus;
 import virtio.api.DeviceType;
 import virtio.api.VirtioException;
+import virtio.api.transport.EmulatedMemory;
 import virtio.api.transport.Export;
 import virtio.api.transport.ExportedDevice;
 
@@ -234,6 +235,11 @@ final class EmulatedFunction implements PciFunction, Export {
     /** What the device sees of the driver's memory; null without a driver. */
     EmulatedMemory memory() {
         return memory;
+    }
+
+    @Override
+    public boolean translated() {
+        return false;
     }
 
     @Override

@@ -22,6 +22,12 @@ interface PciFunction {
     /** Writes 1, 2 or 4 bytes of configuration space. */
     void writeConfig(int offset, int width, int value);
 
+    /**
+     * Whether an IOMMU stands between the device and memory, so that handles mean nothing to a
+     * device that does not know of it.
+     */
+    boolean translated();
+
     /** Bytes of a BAR that can be accessed, 0 when there is none. */
     long barBytes(int bar);
 

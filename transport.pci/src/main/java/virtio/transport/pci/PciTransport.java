@@ -5,14 +5,13 @@ import virtio.api.Feature;
 import virtio.api.Features;
 import virtio.api.VirtioException;
 import virtio.api.map.MapToken;
+import virtio.api.map.RegionMemory;
 import virtio.api.transport.QueueLayout;
 import virtio.api.transport.Transport;
 
 import java.lang.System.Logger;
 import java.lang.System.Logger.Level;
-import java.util.Arrays;
 import java.util.concurrent.locks.LockSupport;
-import java.util.function.IntPredicate;
 
 /** The driver end, on the structures of a function (virtio 4.1). */
 final class PciTransport implements Transport, PciFunction.Driver {
@@ -23,19 +22,14 @@ final class PciTransport implements Transport, PciFunction.Driver {
 
     private final String where;
     private final PciFunction function;
-    private final PciMemory memory;
+    private final RegionMemory memory;
     private Capabilities capabilities;
     private int deviceType;
 
     /** Vectors that are delivered; 0 with the pin, or without any interrupt. */
     private volatile int vectors;
 
-    /** By vector, the numbers of the started queues that it stands for; the pin's come first. */
-    private volatile int[][] queues = {{}};
-
-    /** By queue, where to notify it in the notification structure's BAR; -1 for none. */
-    private volatile long[] notifyOffsets = {};
-
+    private volatile StartedQueues started = StartedQueues.none(1);
     private volatile int notifyBytes = 2;
     private volatile Listener listener;
     private volatile boolean closed;
@@ -49,7 +43,7 @@ final class PciTransport implements Transport, PciFunction.Driver {
      *
      * @param where whole address, for messages
      */
-    PciTransport(String where, PciFunction function, PciMemory memory) {
+    PciTransport(String where, PciFunction function, RegionMemory memory) {
         this.where = where;
         this.function = function;
         this.memory = memory;
@@ -115,12 +109,12 @@ final class PciTransport implements Transport, PciFunction.Driver {
 
     private void useVectors(int count) {
         vectors = count;
-        queues = new int[count][0];
+        started = StartedQueues.none(count);
     }
 
     private void usePin() throws VirtioException {
         vectors = 0;
-        queues = new int[1][0];
+        started = StartedQueues.none(1);
         if (!function.enablePin()) {
             LOG.log(Level.WARNING, "{0} has no interrupt: its queues can only be polled", where);
         }
@@ -185,7 +179,7 @@ final class PciTransport implements Transport, PciFunction.Driver {
         Features offered =
                 Features.ofWords(words)
                         .without(Feature.SR_IOV, Feature.NOTIF_CONFIG_DATA, Feature.ADMIN_VQ);
-        if (memory.translated() && !offered.has(Feature.ACCESS_PLATFORM)) {
+        if (function.translated() && !offered.has(Feature.ACCESS_PLATFORM)) {
             throw new VirtioException(
                     where
                             + " does not offer ACCESS_PLATFORM and would access memory behind the"
@@ -202,7 +196,7 @@ final class PciTransport implements Transport, PciFunction.Driver {
             throw new VirtioException(
                     "%s cannot carry feature bit %d, limit is 127".formatted(where, beyond));
         }
-        if (memory.translated() && !features.has(Feature.ACCESS_PLATFORM)) {
+        if (function.translated() && !features.has(Feature.ACCESS_PLATFORM)) {
             throw new VirtioException(where + " is behind an IOMMU and needs ACCESS_PLATFORM");
         }
         for (int select = 0; select < PciRegisters.FEATURE_WORDS; select++) {
@@ -252,7 +246,7 @@ final class PciTransport implements Transport, PciFunction.Driver {
             while ((status = status()) != 0) {
                 keepWaiting(end, "the device, its status is still " + DeviceStatus.name(status));
             }
-            forgetQueues(queue -> false);
+            started = started.only(queue -> false);
             ringReset = false;
             notifyBytes = 2;
         }
@@ -265,19 +259,6 @@ final class PciTransport implements Transport, PciFunction.Driver {
                     "%s did not reset %s after %d ms".formatted(where, what, RESET_MILLIS));
         }
         LockSupport.parkNanos(50_000);
-    }
-
-    private void forgetQueues(IntPredicate kept) {
-        long[] offsets = notifyOffsets.clone();
-        for (int queue = 0; queue < offsets.length; queue++) {
-            offsets[queue] = kept.test(queue) ? offsets[queue] : -1;
-        }
-        notifyOffsets = offsets;
-        int[][] still = new int[queues.length][];
-        for (int vector = 0; vector < still.length; vector++) {
-            still[vector] = Arrays.stream(queues[vector]).filter(kept).toArray();
-        }
-        queues = still;
     }
 
     @Override
@@ -364,10 +345,10 @@ final class PciTransport implements Transport, PciFunction.Driver {
         write64(PciRegisters.QUEUE_DESC, layout.descriptorArea());
         write64(PciRegisters.QUEUE_DRIVER, layout.driverArea());
         write64(PciRegisters.QUEUE_DEVICE, layout.deviceArea());
-        add(queue, vector, notifyOffset);
+        started = started.with(queue, vector, notifyOffset);
         write(PciRegisters.QUEUE_ENABLE, 2, 1);
         if (read16(PciRegisters.QUEUE_ENABLE) != 1) {
-            forgetQueues(other -> other != queue);
+            started = started.only(other -> other != queue);
             throw new VirtioException(
                     "%s refused queue %d with %d descriptors, of at most %d"
                             .formatted(where, queue, layout.size(), max));
@@ -406,19 +387,6 @@ final class PciTransport implements Transport, PciFunction.Driver {
                 "%s maps queue %d to no vector, %d and 0 were tried".formatted(where, queue, own));
     }
 
-    private void add(int queue, int vector, long notifyOffset) {
-        long[] offsets = notifyOffsets;
-        int known = offsets.length;
-        offsets = Arrays.copyOf(offsets, Math.max(known, queue + 1));
-        Arrays.fill(offsets, Math.min(known, offsets.length), offsets.length, -1);
-        offsets[queue] = notifyOffset;
-        notifyOffsets = offsets;
-        int[][] more = queues.clone();
-        more[vector] = Arrays.copyOf(more[vector], more[vector].length + 1);
-        more[vector][more[vector].length - 1] = queue;
-        queues = more;
-    }
-
     @Override
     public boolean stopQueue(int queue) throws VirtioException {
         if (!ringReset) {
@@ -430,15 +398,15 @@ final class PciTransport implements Transport, PciFunction.Driver {
         while (read16(PciRegisters.QUEUE_RESET) != 0) {
             keepWaiting(end, "queue " + queue);
         }
-        forgetQueues(other -> other != queue);
+        started = started.only(other -> other != queue);
         return true;
     }
 
     @Override
     public void notifyQueue(int queue, int data) {
-        long[] offsets = notifyOffsets;
-        if (!closed && queue < offsets.length && offsets[queue] >= 0) {
-            function.write(capabilities.notifications().bar(), offsets[queue], notifyBytes, data);
+        long offset = started.notifyOffset(queue);
+        if (!closed && offset >= 0) {
+            function.write(capabilities.notifications().bar(), offset, notifyBytes, data);
         }
     }
 
@@ -458,7 +426,7 @@ final class PciTransport implements Transport, PciFunction.Driver {
         }
         boolean used = true;
         boolean changed = vector == 0;
-        if (vector <= 0 && (vectors <= 1 || queues[0].length > 0)) {
+        if (vector <= 0 && (vectors <= 1 || started.of(0).length > 0)) {
             // The pin, or a vector that stands for both: only the status says what it was, and
             // reading it lowers the pin (4.1.4.5).
             Capabilities.Structure isr = capabilities.isr();
@@ -471,7 +439,7 @@ final class PciTransport implements Transport, PciFunction.Driver {
         }
         try {
             if (used) {
-                for (int queue : queues[Math.max(vector, 0)]) {
+                for (int queue : started.of(Math.max(vector, 0))) {
                     told.queueUsed(queue);
                 }
             }

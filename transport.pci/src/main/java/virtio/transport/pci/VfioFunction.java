@@ -242,6 +242,11 @@ final class VfioFunction implements PciFunction {
     }
 
     @Override
+    public boolean translated() {
+        return group.translates();
+    }
+
+    @Override
     public long barBytes(int bar) {
         return barBytes[bar];
     }

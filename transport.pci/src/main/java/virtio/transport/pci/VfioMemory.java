@@ -1,6 +1,7 @@
 package virtio.transport.pci;
 
 import virtio.api.VirtioException;
+import virtio.api.map.RegionMemory;
 import virtio.api.map.RegionPool;
 import virtio.linux.Errno;
 import virtio.linux.LinuxException;
@@ -15,7 +16,7 @@ import java.util.List;
  * The memory of a driver of a real function. Behind an IOMMU it is one region, of huge pages where
  * there are any; without one it is huge pages at their physical addresses.
  */
-final class VfioMemory extends PciMemory {
+final class VfioMemory extends RegionMemory {
     private static final Logger LOG = System.getLogger(VfioMemory.class.getName());
 
     /** What part of a contiguous piece is for bouncing, without an IOMMU. */
@@ -105,11 +106,6 @@ final class VfioMemory extends PciMemory {
         return new VfioMemory(memory, group, 0, bytes, pools);
     }
 
-    @Override
-    boolean translated() {
-        return group.translates();
-    }
-
     /**
      * No device reaches the memory any more, which stays for whoever has some of it; to be called
      * when the device is closed.
@@ -126,7 +122,10 @@ final class VfioMemory extends PciMemory {
     }
 
     @Override
-    void unmap() {
+    protected void unmap(RegionPool region, int left) {
+        if (left > 0) {
+            return;
+        }
         cutOff();
         try {
             memory.close();

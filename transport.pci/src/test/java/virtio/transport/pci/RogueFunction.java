@@ -30,6 +30,7 @@ final class RogueFunction implements PciFunction {
     int mostVectors = 64;
     boolean pinPossible = true;
     boolean allOnes;
+    boolean translated;
     long bar0Bytes;
 
     RogueFunction(EmulatedFunction honest) {
@@ -80,6 +81,11 @@ final class RogueFunction implements PciFunction {
         assertEquals(PciRegisters.COMMAND, offset, "what a driver writes in configuration space");
         record.add("C=%x".formatted(value));
         honest.writeConfig(offset, width, value);
+    }
+
+    @Override
+    public boolean translated() {
+        return translated;
     }
 
     @Override

@@ -1,10 +1,7 @@
 package virtio.transport.vduse;
 
 import virtio.api.VirtioException;
-import virtio.api.map.CoherentMemory;
-import virtio.api.map.Direction;
-import virtio.api.map.MapOps;
-import virtio.api.map.MapToken;
+import virtio.api.map.RegionMemory;
 import virtio.api.map.RegionPool;
 import virtio.linux.LinuxException;
 import virtio.linux.SharedMemory;
@@ -13,7 +10,10 @@ import java.io.IOException;
 import java.lang.System.Logger;
 import java.lang.System.Logger.Level;
 import java.lang.foreign.MemorySegment;
-import java.util.Arrays;
+import java.util.Collection;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
 
 /**
  * The addresses that one device sees (IOVA), and the memory behind them; what vduse_domain is to
@@ -24,15 +24,10 @@ import java.util.Arrays;
  *        region 0, made at the beginning         region n, made when what is there is full
  * </pre>
  *
- * <p>The memory is a memfd's, because the kernel shows nothing else to a device. A segment that
- * lies in it is mapped where it is, any other one is bounced by pages, cleared before the device
- * may see them. Mapping takes no lock, allocates nothing and asks nobody; regions are shown to the
- * device whole and in batches.
- *
- * <p>Thread-safe. Regions outlive the device: each is unmapped when the device is closed and the
- * last thing that was mapped or allocated in it is given back.
+ * <p>The memory is a memfd's, because the kernel shows nothing else to a device. Mapping asks
+ * nobody: regions are shown to the device whole and in batches.
  */
-final class IovaDomain implements MapToken {
+final class IovaDomain extends RegionMemory {
     /** Changes what the device sees. */
     interface Shower {
         /** One of a batch that is begun and ended by {@link #begin} and {@link #end}. */
@@ -41,13 +36,6 @@ final class IovaDomain implements MapToken {
         void begin() throws LinuxException;
 
         void end() throws LinuxException;
-    }
-
-    private record Region(
-            SharedMemory memory, RegionPool pool, long iova, long bytes, long address) {
-        private long lastIova() {
-            return iova + bytes - 1;
-        }
     }
 
     private static final Logger LOG = System.getLogger(IovaDomain.class.getPackageName());
@@ -69,10 +57,9 @@ final class IovaDomain implements MapToken {
     private final long lastIova;
     private final Shower shower;
 
-    /** Replaced, never changed; the first one is where bouncing is done. */
-    private volatile Region[] regions;
+    /** What regions lie in, in the order of their addresses. */
+    private final Map<RegionPool, SharedMemory> memories = new LinkedHashMap<>();
 
-    private volatile boolean closed;
     private boolean shown;
 
     /**
@@ -93,16 +80,23 @@ final class IovaDomain implements MapToken {
             long lastIova,
             Shower shower)
             throws IOException {
+        // Handles are positive numbers here, and there are more than enough of them.
+        long last = lastIova < 0 ? Long.MAX_VALUE : lastIova;
+        long iova = start(firstIova, regionBytes, pageBytes, last);
+        SharedMemory memory = SharedMemory.create("virtio-iova", regionBytes, pageBytes);
+        RegionPool first = new RegionPool(memory.segment(), iova, regionBytes / 4);
+        super(first);
         this.name = name;
         this.regionBytes = regionBytes;
         this.pageBytes = pageBytes;
-        // Handles are positive numbers here, and there are more than enough of them.
-        this.lastIova = lastIova < 0 ? Long.MAX_VALUE : lastIova;
+        this.lastIova = last;
         this.shower = shower;
-        this.regions = new Region[] {region(firstIova, regionBytes, regionBytes / 4)};
+        memories.put(first, memory);
     }
 
-    private Region region(long from, long bytes, long bounceBytes) throws IOException {
+    /** The address of a region that is to come behind a hole from {@code from}. */
+    private static long start(long from, long bytes, long pageBytes, long lastIova)
+            throws VirtioException {
         long align = Math.max(pageBytes, HOLE_BYTES);
         long start = from + HOLE_BYTES + align - 1 & -align;
         if (start <= 0 || start > lastIova || bytes - 1 > lastIova - start) {
@@ -110,16 +104,13 @@ final class IovaDomain implements MapToken {
                     "%d bytes of memory at %#x and above, the device sees addresses to %#x"
                             .formatted(bytes, start, lastIova));
         }
-        SharedMemory memory = SharedMemory.create("virtio-iova", bytes, pageBytes);
-        MemorySegment segment = memory.segment();
-        RegionPool pool = new RegionPool(segment, start, bounceBytes);
-        return new Region(memory, pool, start, bytes, segment.address());
+        return start;
     }
 
     /** Shows the device what there is, and from now on what is added. */
     synchronized void show() throws LinuxException {
         if (!shown) {
-            change(true, regions);
+            change(true, memories.keySet());
             shown = true;
         }
     }
@@ -128,150 +119,63 @@ final class IovaDomain implements MapToken {
     synchronized void hide() throws LinuxException {
         if (shown) {
             shown = false;
-            change(false, regions);
+            change(false, memories.keySet());
         }
     }
 
-    private void change(boolean show, Region... changed) throws LinuxException {
+    private void change(boolean show, Collection<RegionPool> changed) throws LinuxException {
         shower.begin();
         try {
-            for (Region region : changed) {
-                shower.change(show, region.iova, region.bytes, region.address);
+            for (RegionPool region : changed) {
+                MemorySegment memory = region.region();
+                shower.change(show, region.handleBase(), memory.byteSize(), memory.address());
             }
         } finally {
             shower.end();
         }
     }
 
-    long map(MemorySegment page, long offset, long size, Direction direction, long attrs) {
-        if (closed) {
-            return MapOps.MAPPING_ERROR;
-        }
-        Region[] all = regions;
-        if (page.isNative() && size > 0) {
-            long address = page.address() + offset;
-            for (Region region : all) {
-                long at = address - region.address;
-                if (at >= 0 && at <= region.bytes - size) {
-                    return region.iova + at;
-                }
-            }
-        }
-        return all[0].pool.map(page, offset, size, direction, attrs);
-    }
-
-    void unmap(long mapHandle, long size, Direction direction, long attrs) {
-        Region first = regions[0];
-        if (first.pool.contains(mapHandle)) {
-            first.pool.unmap(mapHandle, size, direction, attrs);
-            if (closed) {
-                release(first);
-            }
-        }
-    }
-
-    void syncForCpu(long mapHandle, long size, Direction direction) {
-        Region first = regions[0];
-        if (first.pool.contains(mapHandle)) {
-            first.pool.syncForCpu(mapHandle, size, direction);
-        }
-    }
-
-    void syncForDevice(long mapHandle, long size, Direction direction) {
-        Region first = regions[0];
-        if (first.pool.contains(mapHandle)) {
-            first.pool.syncForDevice(mapHandle, size, direction);
-        }
-    }
-
-    /** Whether the handle is a bounce page's, as the kernel's {@code dma_addr < bounce_size}. */
-    boolean needSync(long mapHandle) {
-        Region first = regions[0];
-        return first.pool.contains(mapHandle) && first.pool.needSync(mapHandle);
-    }
-
-    /** The most that is bounced in one piece. */
-    long maxMappingSize() {
-        return regions[0].pool.maxMappingSize();
-    }
-
-    synchronized CoherentMemory alloc(long size) {
-        if (closed) {
-            return null;
-        }
-        for (Region region : regions) {
-            CoherentMemory memory = region.pool.alloc(size);
-            if (memory != null) {
-                return memory;
-            }
-        }
-        Region grown = grow(size);
-        return grown == null ? null : grown.pool.alloc(size);
-    }
-
-    private Region grow(long size) {
-        Region[] before = regions;
+    @Override
+    protected RegionPool grow(long size) {
         if (size > MAX_GROWTH * regionBytes) {
             return null;
         }
         long needed = size + 2 * NO_BOUNCE_BYTES + pageBytes - 1;
         long bytes = Math.max(regionBytes, needed - needed % pageBytes);
-        long all = Arrays.stream(before).mapToLong(Region::bytes).sum();
+        long all = 0;
+        long end = 0;
+        for (RegionPool region : memories.keySet()) {
+            all += region.region().byteSize();
+            end = region.handleBase() + region.region().byteSize();
+        }
         if (bytes > MAX_GROWTH * regionBytes - all) {
             return null;
         }
-        Region region;
+        SharedMemory memory;
+        RegionPool grown;
         try {
-            region = region(before[before.length - 1].lastIova() + 1, bytes, NO_BOUNCE_BYTES);
+            long iova = start(end, bytes, pageBytes, lastIova);
+            memory = SharedMemory.create("virtio-iova", bytes, pageBytes);
+            grown = new RegionPool(memory.segment(), iova, NO_BOUNCE_BYTES);
         } catch (IOException e) {
             return null;
         }
         if (shown) {
             try {
-                change(true, region);
+                change(true, List.of(grown));
             } catch (LinuxException e) {
                 LOG.log(Level.WARNING, "{0}: memory is not shown: {1}", name, e.getMessage());
-                region.memory.close();
+                memory.close();
                 return null;
             }
         }
-        Region[] after = Arrays.copyOf(before, before.length + 1);
-        after[before.length] = region;
-        regions = after;
-        return region;
+        memories.put(grown, memory);
+        return grown;
     }
 
-    /**
-     * Gives memory back.
-     *
-     * @throws IllegalArgumentException when it is not from here or was given back before
-     */
-    void free(CoherentMemory memory) {
-        for (Region region : regions) {
-            if (region.pool.contains(memory.mapHandle())) {
-                region.pool.free(memory);
-                if (closed) {
-                    release(region);
-                }
-                return;
-            }
-        }
-        throw new IllegalArgumentException(
-                "free of handle %#x, which is not of %s".formatted(memory.mapHandle(), name));
-    }
-
-    /** The device is gone: nothing new is mapped; what is live stays usable until given back. */
-    void close() {
-        closed = true;
-        for (Region region : regions) {
-            release(region);
-        }
-    }
-
-    private synchronized void release(Region region) {
-        if (region.pool.live() == 0) {
-            region.memory.close();
-        }
+    @Override
+    protected void unmap(RegionPool region, int left) {
+        memories.get(region).close();
     }
 
     @Override

@@ -429,7 +429,7 @@ final class VhostVdpaTransport implements Transport {
                 ring.close();
             }
         }
-        domain.close();
+        domain.release();
     }
 
     @Override

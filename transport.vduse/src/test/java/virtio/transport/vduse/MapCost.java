@@ -49,7 +49,7 @@ class MapCost {
             }
             ops.free(domain, coherent);
         }
-        domain.close();
+        domain.release();
     }
 
     private void measure(

@@ -72,7 +72,6 @@ final class VhostUserTransport implements Transport {
             frontEnd = connected;
             memory =
                     new SharedRegions(
-                            connected.address(),
                             settings.memoryBytes(),
                             settings.pageBytes(),
                             connected.maxRegions(),
@@ -405,7 +404,7 @@ final class VhostUserTransport implements Transport {
             }
         }
         if (memory != null) {
-            memory.close();
+            memory.release();
         }
     }
 

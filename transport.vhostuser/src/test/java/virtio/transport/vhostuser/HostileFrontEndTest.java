@@ -5,6 +5,11 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
 
+import static virtio.transport.vhostuser.RawFrontEnd.addr;
+import static virtio.transport.vhostuser.RawFrontEnd.inflight;
+import static virtio.transport.vhostuser.RawFrontEnd.region;
+import static virtio.transport.vhostuser.RawFrontEnd.table;
+
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -17,9 +22,7 @@ import virtio.api.Feature;
 import virtio.api.map.CoherentMemory;
 import virtio.linux.EventFd;
 import virtio.linux.FileDescriptor;
-import virtio.linux.LinuxException;
 import virtio.linux.SharedMemory;
-import virtio.linux.UnixSocket;
 
 import java.io.IOException;
 import java.io.RandomAccessFile;
@@ -27,7 +30,6 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.lang.invoke.VarHandle;
-import java.nio.ByteBuffer;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.stream.Stream;
@@ -35,9 +37,6 @@ import java.util.stream.Stream;
 /** The back-end against front-ends that break the protocol. */
 class HostileFrontEndTest {
     private static final long ACKNOWLEDGED = 1L << VhostUser.PROTOCOL_F_REPLY_ACK;
-    private static final long FEATURES =
-            1L << Feature.VERSION_1 | 1L << VhostUser.F_PROTOCOL_FEATURES;
-
     @TempDir Path folder;
     private Path socket;
     private List<Integer> before;
@@ -60,81 +59,9 @@ class HostileFrontEndTest {
         assertEquals(before, Peers.live(), "descriptors and mappings");
     }
 
-    /** A front-end that sends what it likes. */
-    private final class Sender implements AutoCloseable {
-        final UnixSocket raw;
-        final Connection connection;
-
-        Sender() throws IOException {
-            raw = UnixSocket.connect(socket, 1000);
-            connection = new Connection(raw);
-        }
-
-        void send(int request, ByteBuffer payload, FileDescriptor... fds) throws IOException {
-            connection.send(request, 0, payload, 1000, fds);
-        }
-
-        void bytes(int... words) throws IOException {
-            try (Arena arena = Arena.ofConfined()) {
-                raw.send(arena.allocateFrom(ValueLayout.JAVA_INT, words), 1000);
-            }
-        }
-
-        /** Shares memory; the region's address is 0x10000 on both sides. */
-        void share(SharedMemory memory) throws IOException {
-            send(VhostUser.ADD_MEM_REG, region(0x10000, 65536, 0x10000, 0), memory.file());
-        }
-
-        /** Waits until the back-end has hung up. */
-        void awaitEnd() throws IOException {
-            try {
-                for (Message reply = receive(); reply != null; reply = receive()) {
-                    reply.close();
-                }
-            } catch (LinuxException e) {
-                // Reset, as it did not read all that was sent.
-            }
-        }
-
-        Message receive() throws IOException {
-            return connection.receive(10_000, 1000);
-        }
-
-        @Override
-        public void close() {
-            connection.close();
-        }
-    }
-
-    private static ByteBuffer region(long guest, long size, long user, long offset) {
-        ByteBuffer region = Message.payload(VhostUser.SINGLE_REGION_BYTES);
-        region.putLong(0).putLong(guest).putLong(size).putLong(user).putLong(offset);
-        return region;
-    }
-
-    private static ByteBuffer table(int count, long... words) {
-        ByteBuffer table = Message.payload(VhostUser.TABLE_HEADER_BYTES + 8 * words.length);
-        table.putInt(count).putInt(0);
-        for (long word : words) {
-            table.putLong(word);
-        }
-        return table;
-    }
-
-    private static ByteBuffer addr(int queue, long at) {
-        ByteBuffer addr = Message.payload(VhostUser.ADDR_BYTES);
-        return addr.putInt(queue).putInt(0).putLong(at).putLong(at + 1024).putLong(at + 256);
-    }
-
-    private static ByteBuffer inflight(long bytes, long offset, int queues, int size) {
-        ByteBuffer inflight = Message.payload(VhostUser.INFLIGHT_BYTES);
-        inflight.putLong(bytes).putLong(offset);
-        return inflight.putShort((short) queues).putShort((short) size);
-    }
-
     /** What a hostile front-end does, with memory of 65536 bytes, a counter and an odd file. */
     private interface Deed {
-        void run(Sender to, SharedMemory memory, EventFd counter, FileDescriptor file)
+        void run(RawFrontEnd to, SharedMemory memory, EventFd counter, FileDescriptor file)
                 throws IOException;
     }
 
@@ -320,7 +247,7 @@ class HostileFrontEndTest {
         try (SharedMemory memory = SharedMemory.create("test", 65536);
                 EventFd counter = EventFd.create();
                 FileDescriptor file = FileDescriptor.open(folder, FileDescriptor.O_RDONLY);
-                Sender hostile = new Sender()) {
+                RawFrontEnd hostile = new RawFrontEnd(socket)) {
             hostile.send(VhostUser.GET_FEATURES, null);
             hostile.receive().close();
             deed.run(hostile, memory, counter, file);
@@ -346,7 +273,7 @@ class HostileFrontEndTest {
 
     @Test
     void isToldSoBeforeWhereItWaitsForAnAnswer() throws Exception {
-        try (Sender hostile = new Sender()) {
+        try (RawFrontEnd hostile = new RawFrontEnd(socket)) {
             hostile.send(VhostUser.SET_PROTOCOL_FEATURES, Message.u64(ACKNOWLEDGED));
             hostile.connection.send(
                     VhostUser.SET_VRING_NUM, VhostUser.NEED_REPLY, Message.state(0, 1 << 20), 1000);
@@ -374,26 +301,15 @@ class HostileFrontEndTest {
         theNextIsServed();
     }
 
-    /** A driver that has set up a ring in a file of its own and notifies. */
-    private void startRing(Sender driver, FileDescriptor file, EventFd kick) throws IOException {
-        driver.send(VhostUser.SET_FEATURES, Message.u64(FEATURES));
-        driver.send(VhostUser.ADD_MEM_REG, region(0x10000, 65536, 0x10000, 0), file);
-        driver.send(VhostUser.SET_VRING_NUM, Message.state(0, 16));
-        driver.send(VhostUser.SET_VRING_ADDR, addr(0, 0x10000));
-        driver.send(VhostUser.SET_VRING_KICK, Message.u64(0), kick.file());
-        driver.send(VhostUser.SET_VRING_ENABLE, Message.state(0, 1));
-        kick.signal();
-    }
-
     @Test
     void memoryThatIsCutOffUnderARunningRingEndsNothingElse() throws Exception {
         Path path = folder.resolve("memory");
         try (RandomAccessFile cut = new RandomAccessFile(path.toFile(), "rw");
                 SharedMemory memory = SharedMemory.create("test", 65536);
                 EventFd kick = EventFd.create();
-                Sender hostile = new Sender()) {
+                RawFrontEnd hostile = new RawFrontEnd(socket)) {
             cut.setLength(4096);
-            startRing(hostile, memory.file(), kick);
+            hostile.startRing(memory.file(), kick);
             try (FileDescriptor file = FileDescriptor.open(path, FileDescriptor.O_RDWR)) {
                 hostile.send(VhostUser.ADD_MEM_REG, region(0x90000, 4096, 0x90000, 0), file);
             }
@@ -430,8 +346,8 @@ class HostileFrontEndTest {
     void ringsStartByAKickAndStopByGetVringBaseAndObeyEnable() throws Exception {
         try (SharedMemory memory = SharedMemory.create("test", 65536);
                 EventFd kick = EventFd.create();
-                Sender driver = new Sender()) {
-            startRing(driver, memory.file(), kick);
+                RawFrontEnd driver = new RawFrontEnd(socket)) {
+            driver.startRing(memory.file(), kick);
             Peers.await("the first kick", () -> device.running() == 1);
             driver.send(VhostUser.SET_VRING_ENABLE, Message.state(0, 0));
             Peers.await("disabling", () -> device.running() == 0);
@@ -457,7 +373,7 @@ class HostileFrontEndTest {
     void ringsOfAFrontEndWithoutProtocolFeaturesStartEnabled() throws Exception {
         try (SharedMemory memory = SharedMemory.create("test", 65536);
                 EventFd kick = EventFd.create();
-                Sender driver = new Sender()) {
+                RawFrontEnd driver = new RawFrontEnd(socket)) {
             driver.send(VhostUser.SET_FEATURES, Message.u64(1L << Feature.VERSION_1));
             driver.share(memory);
             driver.send(VhostUser.SET_VRING_NUM, Message.state(1, 16));
@@ -474,8 +390,8 @@ class HostileFrontEndTest {
     void memoryIsExchangedUnderARunningRing() throws Exception {
         try (SharedMemory memory = SharedMemory.create("test", 65536);
                 EventFd kick = EventFd.create();
-                Sender driver = new Sender()) {
-            startRing(driver, memory.file(), kick);
+                RawFrontEnd driver = new RawFrontEnd(socket)) {
+            driver.startRing(memory.file(), kick);
             Peers.await("the ring to run", () -> device.running() == 1);
             driver.send(
                     VhostUser.SET_MEM_TABLE, table(1, 0x50000, 32768, 0x10000, 0), memory.file());
@@ -495,7 +411,7 @@ class HostileFrontEndTest {
     void theInflightRegionIsMadeKeptAndHandedToTheQueue() throws Exception {
         try (SharedMemory memory = SharedMemory.create("test", 65536);
                 EventFd kick = EventFd.create();
-                Sender driver = new Sender()) {
+                RawFrontEnd driver = new RawFrontEnd(socket)) {
             driver.send(VhostUser.GET_INFLIGHT_FD, inflight(0, 0, 2, 16));
             long bytes;
             try (Message region = driver.receive()) {
@@ -505,7 +421,7 @@ class HostileFrontEndTest {
                         inflight(bytes, 0, 2, 16),
                         region.fds().getFirst());
             }
-            startRing(driver, memory.file(), kick);
+            driver.startRing(memory.file(), kick);
             Peers.await("the ring to run", () -> device.running() == 1);
             MemorySegment inflight = device.layouts.get(0).inflight();
             assertEquals(bytes / 2, inflight.byteSize());

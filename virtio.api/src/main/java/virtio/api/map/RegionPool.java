@@ -23,6 +23,7 @@ public final class RegionPool {
 
     private final MemorySegment region;
     private final long address;
+    private final long bytes;
     private final long handleBase;
     private final long bounceBytes;
     private final BouncePool bounce;
@@ -60,6 +61,7 @@ public final class RegionPool {
         }
         this.region = region;
         this.address = region.address();
+        this.bytes = region.byteSize();
         this.handleBase = handleBase;
         this.bounceBytes = bounceBytes;
         this.bounce = new BouncePool(region, bounceBytes);
@@ -81,14 +83,14 @@ public final class RegionPool {
     /** Whether the handle points into the region. */
     public boolean contains(long mapHandle) {
         long at = mapHandle - handleBase;
-        return at >= 0 && at < region.byteSize();
+        return at >= 0 && at < bytes;
     }
 
     /** Whether the segment lies in the region, so that mapping it copies nothing. */
     public boolean contains(MemorySegment segment) {
         return segment.isNative()
                 && segment.address() >= address
-                && segment.address() - address <= region.byteSize() - segment.byteSize();
+                && segment.address() - address <= bytes - segment.byteSize();
     }
 
     /** As {@link MapOps#alloc}. */
@@ -144,17 +146,31 @@ public final class RegionPool {
 
     /** As {@link MapOps#mapPage}. */
     public long map(MemorySegment page, long offset, long size, Direction direction, long attrs) {
-        if (size <= 0 || size > bounce.maxMappingSize()) {
-            throw new IllegalArgumentException(
-                    "mapping of %d bytes, limits are 1 and %d"
-                            .formatted(size, bounce.maxMappingSize()));
-        }
+        checkSize(size, bounce.maxMappingSize());
         if (page.isNative()) {
-            long at = page.address() + offset - address;
-            if (at >= 0 && at <= region.byteSize() - size) {
-                return handleBase + at;
+            long mapHandle = handle(page.address() + offset, size);
+            if (mapHandle != MapOps.MAPPING_ERROR) {
+                return mapHandle;
             }
         }
+        return bounce(page, offset, size, direction, attrs);
+    }
+
+    static void checkSize(long size, long limit) {
+        if (size <= 0 || size > limit) {
+            throw new IllegalArgumentException(
+                    "mapping of %d bytes, limits are 1 and %d".formatted(size, limit));
+        }
+    }
+
+    /** The handle of what lies in the region; {@link MapOps#MAPPING_ERROR} when it does not. */
+    long handle(long from, long size) {
+        long at = from - address;
+        return at >= 0 && at <= bytes - size ? handleBase + at : MapOps.MAPPING_ERROR;
+    }
+
+    /** {@link #map} of what does not lie in the region, no larger than a mapping can be. */
+    long bounce(MemorySegment page, long offset, long size, Direction direction, long attrs) {
         long at = bounce.map(page, offset, size, direction, (attrs & MapOps.SKIP_CPU_SYNC) == 0);
         return at < 0 ? MapOps.MAPPING_ERROR : handleBase + at;
     }
@@ -184,10 +200,19 @@ public final class RegionPool {
     /** As {@link MapOps#needSync}: whether the handle is a bounced one. */
     public boolean needSync(long mapHandle) {
         if (!contains(mapHandle)) {
-            throw new IllegalArgumentException(
-                    "handle %#x, limits are %#x and %#x"
-                            .formatted(mapHandle, handleBase, handleBase + region.byteSize() - 1));
+            throw notHere(mapHandle);
         }
+        return bounced(mapHandle);
+    }
+
+    IllegalArgumentException notHere(long mapHandle) {
+        return new IllegalArgumentException(
+                "handle %#x, limits are %#x and %#x"
+                        .formatted(mapHandle, handleBase, handleBase + bytes - 1));
+    }
+
+    /** {@link #needSync} of a handle that points into the region. */
+    boolean bounced(long mapHandle) {
         return mapHandle - handleBase < bounceBytes;
     }
 

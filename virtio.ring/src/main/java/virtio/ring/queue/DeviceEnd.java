@@ -255,9 +255,9 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
     abstract void use(int id, int descriptors, long length);
 
     /** Until {@link #publish}, the driver is not told of what is used. */
-    abstract void hold();
+    abstract void beginBurst();
 
-    /** Tells the driver of all used since {@link #hold}. */
+    /** Tells the driver of all used since {@link #beginBurst}. */
     abstract void publish();
 
     @Override
@@ -275,7 +275,7 @@ public abstract class DeviceEnd extends Padding implements DeviceQueue {
         if (!serving()) {
             return;
         }
-        hold();
+        beginBurst();
         for (int i = 0; i < count; i++) {
             useTracked((RingChain) chains[i], Math.min(written[i], BYTES));
         }

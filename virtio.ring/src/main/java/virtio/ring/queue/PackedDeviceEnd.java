@@ -12,7 +12,7 @@ import java.lang.invoke.VarHandle;
 /** The device's end of a packed virtqueue (virtio 2.8). */
 final class PackedDeviceEnd extends PackedDeviceRing {
     /** The first of the used buffers of which the driver is not told yet; its word comes last. */
-    private boolean holding;
+    private boolean inBurst;
 
     private long heldAt;
     private long heldWord;
@@ -303,12 +303,12 @@ final class PackedDeviceEnd extends PackedDeviceRing {
         }
         long at = word(usedSlot);
         long word = usedWord(id, length, usedFlags);
-        if (holding && heldAt == 0) {
+        if (inBurst && heldAt == 0) {
             heldAt = at;
             heldWord = word;
         } else {
             RingMemory.setRelease64(at, word);
-            if (inflight != null && !holding) {
+            if (inflight != null && !inBurst) {
                 inflight.published();
             }
         }
@@ -316,14 +316,14 @@ final class PackedDeviceEnd extends PackedDeviceRing {
     }
 
     @Override
-    void hold() {
-        holding = true;
+    void beginBurst() {
+        inBurst = true;
         heldAt = 0;
     }
 
     @Override
     void publish() {
-        holding = false;
+        inBurst = false;
         if (heldAt != 0) {
             RingMemory.setRelease64(heldAt, heldWord);
             if (inflight != null) {

@@ -27,9 +27,9 @@ final class SplitDeviceEnd extends DeviceEnd {
     private int notified;
 
     /** The driver is not told of used buffers yet, which begin there. */
-    private boolean holding;
+    private boolean inBurst;
 
-    private int heldFrom;
+    private int burstFrom;
 
     /** Nothing is known about what the driver was told by an earlier life of the queue. */
     private boolean notifyAnyway;
@@ -304,7 +304,7 @@ final class SplitDeviceEnd extends DeviceEnd {
             inflight.using(head);
         }
         used++;
-        if (holding) {
+        if (inBurst) {
             return;
         }
         RingMemory.setRelease16(usedRing() + SplitRing.IDX, used);
@@ -314,17 +314,17 @@ final class SplitDeviceEnd extends DeviceEnd {
     }
 
     @Override
-    void hold() {
-        holding = true;
-        heldFrom = used;
+    void beginBurst() {
+        inBurst = true;
+        burstFrom = used;
     }
 
     @Override
     void publish() {
-        holding = false;
+        inBurst = false;
         RingMemory.setRelease16(usedRing() + SplitRing.IDX, used);
         if (inflight != null) {
-            for (int at = heldFrom; at != used; at++) {
+            for (int at = burstFrom; at != used; at++) {
                 long element = RingMemory.get64(usedRing() + SplitRing.RING + 8L * (at & mask));
                 inflight.used((int) element & mask, used & 0xFFFF);
             }

@@ -2,12 +2,11 @@ package virtio.ring.queue;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
-import virtio.api.map.CoherentMemory;
 import virtio.api.map.DeviceMapping;
-import virtio.api.map.Direction;
 import virtio.api.map.IdentityMapOps;
-import virtio.api.map.MapOps;
 import virtio.api.map.MapToken;
+import virtio.api.map.RegionMapOps;
+import virtio.api.map.RegionMemory;
 import virtio.api.map.RegionPool;
 import virtio.api.transport.DriverMemory;
 import virtio.tck.CopyingMapOps;
@@ -87,12 +86,17 @@ record Mapped(
     private static Mapped pooled(boolean shares) {
         Arena arena = Arena.ofShared();
         MemorySegment region = arena.allocate(32 << 20, 4096);
-        Pooled ops = new Pooled(new RegionPool(region, 0x7_0000_0000L, 16 << 20));
+        RegionPool pool = new RegionPool(region, 0x7_0000_0000L, 16 << 20);
+        MapToken token =
+                new RegionMemory(pool) {
+                    @Override
+                    protected void unmap(RegionPool region, int left) {}
+                };
         Regions memory = new Regions().share(0x7_0000_0000L, region);
         return new Mapped(
-                new DeviceMapping(ops, new MapToken() {}),
+                new DeviceMapping(new RegionMapOps() {}, token),
                 memory,
-                ops.pool::live,
+                pool::live,
                 arena::close,
                 shares);
     }
@@ -129,61 +133,6 @@ record Mapped(
             resource.close();
         } catch (Exception e) {
             throw new AssertionError(e);
-        }
-    }
-
-    /** A region as a transport has one. */
-    static final class Pooled implements MapOps {
-        final RegionPool pool;
-
-        Pooled(RegionPool pool) {
-            this.pool = pool;
-        }
-
-        @Override
-        public long mapPage(
-                MapToken token, MemorySegment page, long offset, long size, Direction d, long a) {
-            return pool.map(page, offset, size, d, a);
-        }
-
-        @Override
-        public void unmapPage(MapToken token, long handle, long size, Direction d, long attrs) {
-            pool.unmap(handle, size, d, attrs);
-        }
-
-        @Override
-        public void syncSingleForCpu(MapToken token, long handle, long size, Direction d) {
-            pool.syncForCpu(handle, size, d);
-        }
-
-        @Override
-        public void syncSingleForDevice(MapToken token, long handle, long size, Direction d) {
-            pool.syncForDevice(handle, size, d);
-        }
-
-        @Override
-        public CoherentMemory alloc(MapToken token, long size) {
-            return pool.alloc(size);
-        }
-
-        @Override
-        public void free(MapToken token, CoherentMemory memory) {
-            pool.free(memory);
-        }
-
-        @Override
-        public boolean needSync(MapToken token, long mapHandle) {
-            return pool.needSync(mapHandle);
-        }
-
-        @Override
-        public boolean mappingError(MapToken token, long mapHandle) {
-            return mapHandle == MAPPING_ERROR;
-        }
-
-        @Override
-        public long maxMappingSize(MapToken token) {
-            return pool.maxMappingSize();
         }
     }
 }
