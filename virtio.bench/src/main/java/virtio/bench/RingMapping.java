@@ -1,11 +1,11 @@
 package virtio.bench;
 
 import virtio.api.ScatterList;
-import virtio.api.map.CoherentMemory;
-import virtio.api.map.Direction;
 import virtio.api.map.IdentityMapOps;
 import virtio.api.map.MapOps;
 import virtio.api.map.MapToken;
+import virtio.api.map.RegionMapOps;
+import virtio.api.map.RegionMemory;
 import virtio.api.map.RegionPool;
 import virtio.linux.Linux;
 import virtio.ring.queue.DriverEnd;
@@ -57,7 +57,7 @@ public final class RingMapping {
         MapToken token =
                 args[4].equals("identity")
                         ? IdentityMapOps.token(REGION_BYTES, REGION_BYTES)
-                        : new Regions.Token();
+                        : new Region();
         for (int i = 1; i < 3; i++) {
             RingMapping other = new RingMapping(way, batch, elements, proxy(ops, i), token);
             for (int round = 0; round < 20; round++) {
@@ -116,65 +116,16 @@ public final class RingMapping {
                         (self, method, arguments) -> method.invoke(ops, arguments));
     }
 
+    private static final class Regions extends RegionMapOps {}
+
     /** Everything in one region whose handles are addresses, so that any device's end finds it. */
-    private static final class Regions implements MapOps {
-        static final class Token implements MapToken {
-            private final RegionPool pool;
-
-            Token() {
-                MemorySegment region = Arena.global().allocate(2L * REGION_BYTES, 4096);
-                pool = new RegionPool(region, region.address(), REGION_BYTES);
-            }
-        }
-
-        private static RegionPool pool(MapToken token) {
-            return ((Token) token).pool;
+    private static final class Region extends RegionMemory {
+        Region() {
+            MemorySegment region = Arena.global().allocate(2L * REGION_BYTES, 4096);
+            super(new RegionPool(region, region.address(), REGION_BYTES));
         }
 
         @Override
-        public long mapPage(
-                MapToken token, MemorySegment page, long at, long size, Direction d, long attrs) {
-            return pool(token).map(page, at, size, d, attrs);
-        }
-
-        @Override
-        public void unmapPage(MapToken token, long handle, long size, Direction d, long attrs) {
-            pool(token).unmap(handle, size, d, attrs);
-        }
-
-        @Override
-        public void syncSingleForCpu(MapToken token, long handle, long size, Direction d) {
-            pool(token).syncForCpu(handle, size, d);
-        }
-
-        @Override
-        public void syncSingleForDevice(MapToken token, long handle, long size, Direction d) {
-            pool(token).syncForDevice(handle, size, d);
-        }
-
-        @Override
-        public CoherentMemory alloc(MapToken token, long size) {
-            return pool(token).alloc(size);
-        }
-
-        @Override
-        public void free(MapToken token, CoherentMemory memory) {
-            pool(token).free(memory);
-        }
-
-        @Override
-        public boolean needSync(MapToken token, long handle) {
-            return pool(token).needSync(handle);
-        }
-
-        @Override
-        public boolean mappingError(MapToken token, long handle) {
-            return handle == MAPPING_ERROR;
-        }
-
-        @Override
-        public long maxMappingSize(MapToken token) {
-            return pool(token).maxMappingSize();
-        }
+        protected void unmap(RegionPool region, int left) {}
     }
 }

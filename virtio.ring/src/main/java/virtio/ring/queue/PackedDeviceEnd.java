@@ -7,8 +7,6 @@ import virtio.api.transport.DriverMemory;
 import virtio.api.transport.Export;
 import virtio.api.transport.QueueLayout;
 
-import java.lang.invoke.VarHandle;
-
 /** The device's end of a packed virtqueue (virtio 2.8). */
 final class PackedDeviceEnd extends PackedDeviceRing {
     /** The first of the used buffers of which the driver is not told yet; its word comes last. */
@@ -47,7 +45,7 @@ final class PackedDeviceEnd extends PackedDeviceRing {
         int plain;
         do {
             most = Math.min(count - taken, size - availableSlot);
-            ready = ready(most);
+            ready = PackedRing.ready(word(availableSlot), availableFlags, most);
             plain = takeRun(into, taken, ready);
             taken += plain;
             if (plain < ready) {
@@ -62,21 +60,6 @@ final class PackedDeviceEnd extends PackedDeviceRing {
             }
         } while (taken < count && (plain < ready || ready == most));
         return taken;
-    }
-
-    /** Descriptors that are available now, at most so many; what they say is visible then. */
-    private int ready(int most) {
-        long words = word(availableSlot);
-        int flags = availableFlags;
-        int ready = 0;
-        // Whoever sees the first of a burst sees all of it.
-        while (ready < most
-                && PackedRing.matches(
-                        RingMemory.get64(words + (long) Descriptor.BYTES * ready), flags)) {
-            ready++;
-        }
-        VarHandle.acquireFence();
-        return ready;
     }
 
     /** Takes buffers of one descriptor each, up to the end of the ring, as long as all is well. */

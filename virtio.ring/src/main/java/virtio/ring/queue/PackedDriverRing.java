@@ -201,21 +201,10 @@ abstract class PackedDriverRing extends DriverEnd {
 
     /**
      * Descriptors up to the end of the ring that are used now, at most so many; what was written to
-     * their buffers is visible then. In a loop of its own, so that the processor has all of their
-     * lines on their way at once.
+     * their buffers is visible then.
      */
     final int ready(int most) {
-        long words = usedWords();
-        int flags = usedFlags;
-        int ready = 0;
-        // Whoever sees the first of a burst sees all of it.
-        while (ready < most
-                && PackedRing.matches(
-                        RingMemory.get64(words + (long) Descriptor.BYTES * ready), flags)) {
-            ready++;
-        }
-        VarHandle.acquireFence();
-        return ready;
+        return PackedRing.ready(usedWords(), usedFlags, most);
     }
 
     /**

@@ -1,5 +1,7 @@
 package virtio.ring.queue;
 
+import java.lang.invoke.VarHandle;
+
 /**
  * The packed virtqueue's layout (virtio 2.8 Packed Virtqueues).
  *
@@ -70,6 +72,27 @@ final class PackedRing {
     /** Whether the flags in a descriptor's word say that it is available, or used. */
     static boolean matches(long word, int flags) {
         return ((int) (word >>> FLAGS_SHIFT) & (AVAIL | USED)) == flags;
+    }
+
+    /**
+     * How many descriptors that follow each other are available, or used, now; what the other end
+     * wrote before is visible then.
+     *
+     * <p>A loop that does nothing else, so that the processor has all of their lines on their way
+     * at once.
+     *
+     * @param word address of the first one's word
+     * @param most where to stop, at the end of the ring at the latest
+     */
+    static int ready(long word, int flags, int most) {
+        int ready = 0;
+        // Whoever sees the first of a burst sees all of it.
+        while (ready < most
+                && matches(RingMemory.get64(word + (long) Descriptor.BYTES * ready), flags)) {
+            ready++;
+        }
+        VarHandle.acquireFence();
+        return ready;
     }
 
     /** Whether an event suppression structure asks for a notification at a position. */
