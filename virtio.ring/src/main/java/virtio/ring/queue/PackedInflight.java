@@ -6,7 +6,6 @@ import java.lang.foreign.MemorySegment;
 import java.lang.invoke.VarHandle;
 import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.Comparator;
 import java.util.List;
 
 /**
@@ -163,7 +162,7 @@ final class PackedInflight {
     }
 
     private void recover(int index) throws VirtioException {
-        List<Integer> found = new ArrayList<>();
+        List<InflightHead> found = new ArrayList<>();
         boolean[] taken = new boolean[size];
         for (int head = 0; head < size; head++) {
             if (RingMemory.get8(entry(head) + INFLIGHT) == 0) {
@@ -189,13 +188,10 @@ final class PackedInflight {
             }
             nums[head] = num;
             recovered += num;
-            found.add(head);
+            found.add(new InflightHead(head, RingMemory.get64(entry(head) + COUNTER)));
         }
-        found.sort(Comparator.comparingLong(head -> RingMemory.get64(entry(head) + COUNTER)));
-        resubmit = found.stream().mapToInt(Integer::intValue).toArray();
-        if (resubmit.length > 0) {
-            counter = RingMemory.get64(entry(resubmit[resubmit.length - 1]) + COUNTER) + 1;
-        }
+        resubmit = InflightHead.inOrder(found);
+        counter = InflightHead.next(found);
         linkFree();
         noteUsed();
     }

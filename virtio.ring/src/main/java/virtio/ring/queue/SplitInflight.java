@@ -4,8 +4,8 @@ import virtio.api.VirtioException;
 
 import java.lang.foreign.MemorySegment;
 import java.lang.invoke.VarHandle;
-import java.util.Comparator;
-import java.util.stream.IntStream;
+import java.util.ArrayList;
+import java.util.List;
 
 /**
  * What a split queue has not completed, in memory that survives this process (vhost-user, "Inflight
@@ -73,19 +73,14 @@ final class SplitInflight {
                             .formatted(index, version, descNum, VERSION_1, size));
         }
         finishLastBatch(size, used);
-        resubmit =
-                IntStream.range(0, size)
-                        .filter(head -> RingMemory.get8(state(head) + INFLIGHT) != 0)
-                        .boxed()
-                        .sorted(
-                                Comparator.comparingLong(
-                                        head -> RingMemory.get64(state(head) + COUNTER)))
-                        .mapToInt(Integer::intValue)
-                        .toArray();
-        counter =
-                resubmit.length == 0
-                        ? 0
-                        : RingMemory.get64(state(resubmit[resubmit.length - 1]) + COUNTER) + 1;
+        List<InflightHead> found = new ArrayList<>();
+        for (int head = 0; head < size; head++) {
+            if (RingMemory.get8(state(head) + INFLIGHT) != 0) {
+                found.add(new InflightHead(head, RingMemory.get64(state(head) + COUNTER)));
+            }
+        }
+        resubmit = InflightHead.inOrder(found);
+        counter = InflightHead.next(found);
     }
 
     /** The last life published used buffers and may have died before it noted that here. */

@@ -21,6 +21,8 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.SplittableRandom;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.stream.IntStream;
 
 /** A device's end of a split queue that dies and comes back by its inflight region. */
@@ -165,5 +167,35 @@ class InflightTest {
         revive();
         assertEquals(3, rest().size());
         assertFalse(rig.device.next(rig.device.newChain()));
+    }
+
+    /** The driver shares the region, and may write to it at any time. */
+    @Test
+    void regionThatChangesWhileItIsReadIsNoReasonToFail() throws Exception {
+        int size = 256;
+        MemorySegment changing = shared.allocate(16 + 16 * size, 8);
+        new SplitInflight(0, changing, size, 0);
+        for (int head = 0; head < size; head++) {
+            changing.set(ValueLayout.JAVA_BYTE, 16 + 16L * head, (byte) 1);
+        }
+        AtomicBoolean stop = new AtomicBoolean();
+        Thread writer =
+                Thread.ofPlatform()
+                        .start(
+                                () -> {
+                                    SplittableRandom random = new SplittableRandom(1);
+                                    while (!stop.get()) {
+                                        long at = 16 + 16L * random.nextInt(size) + 8;
+                                        changing.set(ValueLayout.JAVA_LONG, at, random.nextLong());
+                                    }
+                                });
+        try {
+            for (int i = 0; i < 2000; i++) {
+                assertEquals(size, new SplitInflight(0, changing, size, 0).recovered());
+            }
+        } finally {
+            stop.set(true);
+            writer.join();
+        }
     }
 }
