@@ -153,17 +153,15 @@ final class BlkQueue implements BlockQueue {
             long remaining = total - (System.nanoTime() - start);
             boolean wait = remaining > 0 && inFlight() > 0;
             count = ring.await(this, tokens, results, wait);
-            if (count == 0 && !wait) {
+            if (count != 0 || !wait) {
                 break;
             }
-            if (count == 0) {
-                LockSupport.parkNanos(this, remaining);
-                if (Thread.interrupted()) {
-                    ring.stopWaiting(this);
-                    throw new InterruptedException();
-                }
-                slept = true;
+            LockSupport.parkNanos(this, remaining);
+            if (Thread.interrupted()) {
+                ring.stopWaiting(this);
+                throw new InterruptedException();
             }
+            slept = true;
         }
         if (slept) {
             halt.slept(System.nanoTime() - start);

@@ -45,6 +45,16 @@ public abstract class DriverEnd extends Shadow implements Virtqueue {
         void broken(DriverEnd queue, String reason);
     }
 
+    /** What {@link #create} is given. */
+    record Setup(
+            int index,
+            QueueRequest request,
+            int size,
+            Features features,
+            DeviceMapping mapping,
+            Transport transport,
+            BrokenListener listener) {}
+
     private static final VarHandle BROKEN;
     private static final VarHandle CALLBACKS;
     private static final VarHandle INTERRUPTS;
@@ -84,22 +94,18 @@ public abstract class DriverEnd extends Shadow implements Virtqueue {
     private final Transport transport;
     private final BrokenListener listener;
 
-    DriverEnd(
-            int index,
-            QueueRequest request,
-            int size,
-            Features features,
-            DeviceMapping mapping,
-            Transport transport,
-            BrokenListener listener)
-            throws VirtioException {
-        super(mapping, features.has(Feature.INDIRECT_DESC), features.has(Feature.IN_ORDER));
-        this.index = index;
-        this.request = request;
-        this.features = features;
-        this.mapping = mapping;
-        this.transport = transport;
-        this.listener = listener;
+    DriverEnd(Setup setup) throws VirtioException {
+        super(
+                setup.mapping,
+                setup.features.has(Feature.INDIRECT_DESC),
+                setup.features.has(Feature.IN_ORDER));
+        int size = setup.size;
+        index = setup.index;
+        request = setup.request;
+        features = setup.features;
+        mapping = setup.mapping;
+        transport = setup.transport;
+        listener = setup.listener;
         maxMappingSize = mapping.maxMappingSize();
         eventIdx = features.has(Feature.EVENT_IDX);
         checkSize(size);
@@ -128,18 +134,12 @@ public abstract class DriverEnd extends Shadow implements Virtqueue {
             Transport transport,
             BrokenListener listener)
             throws VirtioException {
+        Setup setup = new Setup(index, request, size, features, mapping, transport, listener);
         boolean inOrder = features.has(Feature.IN_ORDER);
         if (features.has(Feature.RING_PACKED)) {
-            return inOrder
-                    ? new PackedInOrderDriverEnd(
-                            index, request, size, features, mapping, transport, listener)
-                    : new PackedDriverEnd(
-                            index, request, size, features, mapping, transport, listener);
+            return inOrder ? new PackedInOrderDriverEnd(setup) : new PackedDriverEnd(setup);
         }
-        return inOrder
-                ? new SplitInOrderDriverEnd(
-                        index, request, size, features, mapping, transport, listener)
-                : new SplitDriverEnd(index, request, size, features, mapping, transport, listener);
+        return inOrder ? new SplitInOrderDriverEnd(setup) : new SplitDriverEnd(setup);
     }
 
     /** Where the queue lies, for {@link Transport#startQueue}. */

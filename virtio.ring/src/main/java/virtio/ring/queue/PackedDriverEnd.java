@@ -1,27 +1,15 @@
 package virtio.ring.queue;
 
-import virtio.api.Features;
-import virtio.api.QueueRequest;
 import virtio.api.ScatterList;
 import virtio.api.VirtioException;
-import virtio.api.map.DeviceMapping;
 import virtio.api.map.MapOps;
-import virtio.api.transport.Transport;
 
 import java.lang.foreign.MemorySegment;
 
 /** The driver's end of a packed virtqueue (virtio 2.8). */
 class PackedDriverEnd extends PackedDriverRing {
-    PackedDriverEnd(
-            int index,
-            QueueRequest request,
-            int size,
-            Features features,
-            DeviceMapping mapping,
-            Transport transport,
-            BrokenListener listener)
-            throws VirtioException {
-        super(index, request, size, features, mapping, transport, listener);
+    PackedDriverEnd(Setup setup) throws VirtioException {
+        super(setup);
     }
 
     @Override

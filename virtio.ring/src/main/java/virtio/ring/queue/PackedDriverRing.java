@@ -1,13 +1,9 @@
 package virtio.ring.queue;
 
-import virtio.api.Features;
-import virtio.api.QueueRequest;
 import virtio.api.VirtioException;
 import virtio.api.map.CoherentMemory;
-import virtio.api.map.DeviceMapping;
 import virtio.api.status.QueueSnapshot;
 import virtio.api.transport.QueueLayout;
-import virtio.api.transport.Transport;
 
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
@@ -64,16 +60,8 @@ abstract class PackedDriverRing extends DriverEnd {
 
     private QueueLayout layout;
 
-    PackedDriverRing(
-            int index,
-            QueueRequest request,
-            int size,
-            Features features,
-            DeviceMapping mapping,
-            Transport transport,
-            BrokenListener listener)
-            throws VirtioException {
-        super(index, request, size, features, mapping, transport, listener);
+    PackedDriverRing(Setup setup) throws VirtioException {
+        super(setup);
     }
 
     @Override

@@ -1,11 +1,7 @@
 package virtio.ring.queue;
 
-import virtio.api.Features;
-import virtio.api.QueueRequest;
 import virtio.api.VirtioException;
 import virtio.api.map.CoherentMemory;
-import virtio.api.map.DeviceMapping;
-import virtio.api.transport.Transport;
 
 import java.lang.foreign.MemorySegment;
 
@@ -23,16 +19,8 @@ final class PackedInOrderDriverEnd extends PackedDriverEnd {
     private int lastId;
     private int lastLength;
 
-    PackedInOrderDriverEnd(
-            int index,
-            QueueRequest request,
-            int size,
-            Features features,
-            DeviceMapping mapping,
-            Transport transport,
-            BrokenListener listener)
-            throws VirtioException {
-        super(index, request, size, features, mapping, transport, listener);
+    PackedInOrderDriverEnd(Setup setup) throws VirtioException {
+        super(setup);
     }
 
     @Override

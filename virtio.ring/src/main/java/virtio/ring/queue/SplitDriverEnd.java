@@ -1,27 +1,15 @@
 package virtio.ring.queue;
 
-import virtio.api.Features;
-import virtio.api.QueueRequest;
 import virtio.api.ScatterList;
 import virtio.api.VirtioException;
-import virtio.api.map.DeviceMapping;
 import virtio.api.map.MapOps;
-import virtio.api.transport.Transport;
 
 import java.lang.foreign.MemorySegment;
 
 /** The driver's end of a split virtqueue (virtio 2.7). */
 class SplitDriverEnd extends SplitDriverRing {
-    SplitDriverEnd(
-            int index,
-            QueueRequest request,
-            int size,
-            Features features,
-            DeviceMapping mapping,
-            Transport transport,
-            BrokenListener listener)
-            throws VirtioException {
-        super(index, request, size, features, mapping, transport, listener);
+    SplitDriverEnd(Setup setup) throws VirtioException {
+        super(setup);
     }
 
     @Override

@@ -1,11 +1,7 @@
 package virtio.ring.queue;
 
-import virtio.api.Features;
-import virtio.api.QueueRequest;
 import virtio.api.VirtioException;
 import virtio.api.map.CoherentMemory;
-import virtio.api.map.DeviceMapping;
-import virtio.api.transport.Transport;
 
 /**
  * The driver's end of a split virtqueue whose device uses buffers in order (virtio 2.7.9).
@@ -23,16 +19,8 @@ final class SplitInOrderDriverEnd extends SplitDriverEnd {
     /** Buffers used before that batch. */
     private long first;
 
-    SplitInOrderDriverEnd(
-            int index,
-            QueueRequest request,
-            int size,
-            Features features,
-            DeviceMapping mapping,
-            Transport transport,
-            BrokenListener listener)
-            throws VirtioException {
-        super(index, request, size, features, mapping, transport, listener);
+    SplitInOrderDriverEnd(Setup setup) throws VirtioException {
+        super(setup);
     }
 
     @Override
