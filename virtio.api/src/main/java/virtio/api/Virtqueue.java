@@ -50,6 +50,25 @@ public interface Virtqueue {
      */
     boolean add(ScatterList buffers, long token);
 
+    /**
+     * Exposes premapped buffers of one element each that the device reads, as many as there is room
+     * for; {@code virtqueue_add_outbuf_premapped}, many at a time.
+     *
+     * @param mapHandles where each begins, as {@link ScatterList#outMapped} has it
+     * @param lengths bytes of each, 1 or more
+     * @param tokens as {@link #add}
+     * @param count how many of the three arrays, from index 0
+     * @return how many were exposed; 0 when the queue is broken
+     * @throws IllegalArgumentException when one of them could never be added, and then none was
+     */
+    int addOutMapped(long[] mapHandles, int[] lengths, long[] tokens, int count);
+
+    /**
+     * As {@link #addOutMapped}, for buffers that the device writes; {@code
+     * virtqueue_add_inbuf_premapped}.
+     */
+    int addInMapped(long[] mapHandles, int[] lengths, long[] tokens, int count);
+
     /** Makes added buffers visible; whether the device wants a notification. */
     boolean kickPrepare();
 

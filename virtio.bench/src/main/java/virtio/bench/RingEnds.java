@@ -64,6 +64,7 @@ final class RingEnds {
         private final boolean event;
         private final boolean burst;
         private final ScatterList list = new ScatterList(1);
+        private final Burst added;
         private final long[] tokens;
         private final int[] lengths;
 
@@ -73,6 +74,7 @@ final class RingEnds {
             event = way.event();
             burst = way.burst();
             list.outMapped(buffer, BUFFER_BYTES);
+            added = new Burst(batch, buffer);
             tokens = new long[batch];
             lengths = new int[batch];
         }
@@ -117,16 +119,12 @@ final class RingEnds {
 
         private long runBatches(int buffers) {
             DriverEnd driver = this.driver;
-            ScatterList list = this.list;
             int started = 0;
             int completed = 0;
             int kicks = 0;
             while (completed < buffers) {
                 int room = Math.min(batch, buffers - started);
-                int added = 0;
-                while (added < room && driver.add(list, started + added)) {
-                    added++;
-                }
+                int added = burst ? this.added.add(driver, started, room) : addAll(started, room);
                 if (added > 0 && driver.kickPrepare()) {
                     kicks++;
                 }
@@ -139,6 +137,16 @@ final class RingEnds {
                 }
             }
             return kicks;
+        }
+
+        private int addAll(int token, int count) {
+            DriverEnd driver = this.driver;
+            ScatterList list = this.list;
+            int added = 0;
+            while (added < count && driver.add(list, token + added)) {
+                added++;
+            }
+            return added;
         }
 
         private int getAll() {
@@ -164,6 +172,29 @@ final class RingEnds {
             if (driver.broken() != null) {
                 throw new IllegalStateException(driver.broken());
             }
+        }
+    }
+
+    /** Buffers that are added many at a time. */
+    private static final class Burst {
+        private final long[] mapHandles;
+        private final int[] lengths;
+        private final long[] tokens;
+
+        Burst(int most, long buffer) {
+            mapHandles = new long[most];
+            lengths = new int[most];
+            tokens = new long[most];
+            Arrays.fill(mapHandles, buffer);
+            Arrays.fill(lengths, BUFFER_BYTES);
+        }
+
+        /** Adds so many, with tokens from that one on; how many there was room for. */
+        int add(DriverEnd driver, long token, int count) {
+            for (int i = 0; i < count; i++) {
+                tokens[i] = token + i;
+            }
+            return driver.addOutMapped(mapHandles, lengths, tokens, count);
         }
     }
 
@@ -207,40 +238,48 @@ final class RingEnds {
         }
 
         private boolean bursts() {
+            int count = device.next(chains, chains.length);
+            return count != 0 && finishBursts(count);
+        }
+
+        // What is done with buffers stands apart from where they are waited for: the compiler
+        // inlines what is often called, and counts how often against the calls of the method.
+
+        private boolean finishBursts(int first) {
             DeviceEnd device = this.device;
-            int before = done;
-            for (int count = device.next(chains, chains.length);
-                    count > 0;
-                    count = device.next(chains, chains.length)) {
+            int count = first;
+            do {
                 device.complete(chains, written, count);
                 done += count;
-            }
-            if (done == before) {
-                return false;
-            }
+                count = device.next(chains, chains.length);
+            } while (count != 0);
             device.notifyDriver();
             return true;
         }
 
         private boolean single() {
+            return device.next(chain) && (event ? finishChecked() : finish());
+        }
+
+        private boolean finish() {
             DeviceEnd device = this.device;
             Chain chain = this.chain;
-            if (!device.next(chain)) {
-                return false;
-            }
-            if (event) {
-                finishChecked();
-                // Goes on until nothing is left, and asks to be notified of more.
-                device.serve(this);
-            } else {
-                int count = 0;
-                do {
-                    device.complete(chain, 0);
-                    count++;
-                } while (device.next(chain));
-                done += count;
-                device.notifyDriver();
-            }
+            int count = 0;
+            do {
+                device.complete(chain, 0);
+                count++;
+            } while (device.next(chain));
+            done += count;
+            device.notifyDriver();
+            return true;
+        }
+
+        private boolean finishChecked() {
+            device.complete(chain, 0);
+            device.notifyDriver();
+            done++;
+            // Goes on until nothing is left, and asks to be notified of more.
+            device.serve(this);
             return true;
         }
 
@@ -255,12 +294,6 @@ final class RingEnds {
                 count++;
             }
             done += count;
-        }
-
-        private void finishChecked() {
-            device.complete(chain, 0);
-            device.notifyDriver();
-            done++;
         }
 
         @Override
@@ -307,13 +340,20 @@ final class RingEnds {
         private final boolean burst;
         private final boolean event;
         private final ScatterList list;
+        private final Burst added;
         private final long[] tokens;
         private final int[] lengths;
 
         Solo(RingWay way, DriverEnd driver, int batch, ScatterList list) throws VirtioException {
+            this(way, driver, batch, list, null);
+        }
+
+        private Solo(RingWay way, DriverEnd driver, int batch, ScatterList list, Burst added)
+                throws VirtioException {
             this.driver = driver;
             this.batch = batch;
             this.list = list;
+            this.added = added;
             serving = new Serving(way, device(way, driver.layout()), batch);
             burst = way.burst();
             event = way.event();
@@ -323,20 +363,23 @@ final class RingEnds {
 
         /** With premapped buffers. */
         Solo(RingWay way, int batch, long buffer) throws VirtioException {
-            this(way, driver(way), batch, new ScatterList(1).outMapped(buffer, BUFFER_BYTES));
+            this(
+                    way,
+                    driver(way),
+                    batch,
+                    new ScatterList(1).outMapped(buffer, BUFFER_BYTES),
+                    way.burst() ? new Burst(batch, buffer) : null);
         }
 
         /** Has so many buffers used, a multiple of the batch. */
         long run(int buffers) {
             DriverEnd driver = this.driver;
-            ScatterList list = this.list;
             int wanted = 0;
             for (int done = 0; done < buffers; done += batch) {
-                for (int i = 0; i < batch; i++) {
-                    driver.add(list, i);
-                    if (event && driver.kickPrepare()) {
-                        wanted++;
-                    }
+                if (added != null) {
+                    added.add(driver, 0, batch);
+                } else {
+                    wanted += addEach();
                 }
                 if (!event && driver.kickPrepare()) {
                     wanted++;
@@ -346,6 +389,19 @@ final class RingEnds {
                 if (got != batch) {
                     throw new IllegalStateException(
                             "%d used of %d: %s".formatted(got, batch, driver.broken()));
+                }
+            }
+            return wanted;
+        }
+
+        private int addEach() {
+            DriverEnd driver = this.driver;
+            ScatterList list = this.list;
+            int wanted = 0;
+            for (int i = 0; i < batch; i++) {
+                driver.add(list, i);
+                if (event && driver.kickPrepare()) {
+                    wanted++;
                 }
             }
             return wanted;

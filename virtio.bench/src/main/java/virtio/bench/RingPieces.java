@@ -47,6 +47,8 @@ public class RingPieces {
     private final ScatterList premapped = new ScatterList(1).inMapped(memory.address(), 64);
     private final ScatterList segment = new ScatterList(1).in(memory, 0, 64);
     private final ScatterList four = new ScatterList(4);
+    private final long[] mapHandles = new long[BATCH];
+    private final int[] sizes = new int[BATCH];
     private final long[] tokens = new long[BATCH];
     private final int[] lengths = new int[BATCH];
     private final Chain[] chains = new Chain[BATCH];
@@ -61,6 +63,8 @@ public class RingPieces {
         driver = RingEnds.driver(way);
         device = RingEnds.device(way, driver.layout());
         Arrays.setAll(chains, i -> device.newChain());
+        Arrays.fill(mapHandles, memory.address());
+        Arrays.fill(sizes, 64);
         four.clear();
         for (int i = 0; i < 4; i++) {
             four.in(memory, 64 * i, 64);
@@ -97,9 +101,7 @@ public class RingPieces {
     /** A burst of 32 buffers, at both ends. */
     @Benchmark
     public int burst() {
-        for (int i = 0; i < BATCH; i++) {
-            driver.add(premapped, i);
-        }
+        driver.addInMapped(mapHandles, sizes, tokens, BATCH);
         driver.kickPrepare();
         device.complete(chains, written, device.next(chains, BATCH));
         device.notifyDriver();

@@ -53,7 +53,10 @@ final class EchoBackend implements Backend {
     volatile boolean mute;
     volatile RuntimeException failure;
     volatile int queuesLive;
+
+    /** Somebody is in {@link #process} and does not get out of it. */
     volatile boolean inside;
+
     volatile Runnable onServed = () -> {};
     private volatile CountDownLatch held = new CountDownLatch(0);
 
@@ -139,7 +142,9 @@ final class EchoBackend implements Backend {
 
     @Override
     public void process(DeviceQueue queue) {
-        inside = true;
+        CountDownLatch held = this.held;
+        // One that came before hold() goes on, and is nothing to wait for.
+        inside = held.getCount() > 0;
         try {
             held.await();
             serve(queue);

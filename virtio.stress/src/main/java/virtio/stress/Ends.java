@@ -101,6 +101,13 @@ abstract class Ends implements MapOps, DriverMemory, Export, Backend {
         driver.add(list.clear().out(slice, 0, 4), 1);
     }
 
+    /** As {@link #addOut} twice, with both added at once. */
+    final void addTwoOut() {
+        slice.set(INT, 0, PAYLOAD);
+        long[] mapHandles = {slice.address(), slice.address()};
+        driver.addOutMapped(mapHandles, new int[] {4, 4}, new long[] {1, 1}, 2);
+    }
+
     /** As {@link #addOut}, in three descriptors, the last one device-writable. */
     final void addChain() {
         slice.set(INT, 0, PAYLOAD);

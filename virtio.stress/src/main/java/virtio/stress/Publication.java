@@ -145,6 +145,31 @@ final class Publication {
     }
 
     @JCStressTest
+    @Description("The same for two premapped buffers that are added at once")
+    @Outcome(id = "0, 0, 0", expect = ACCEPTABLE, desc = "not available yet")
+    @Outcome(id = "2, 8, 305419896", expect = ACCEPTABLE, desc = "both")
+    @Outcome(expect = FORBIDDEN, desc = "one alone, or before it was written")
+    @State
+    public static class OfTwoAtOnce extends Ends {
+        private final Chain[] chains = {chain, second};
+
+        @Actor
+        public void driverSide() {
+            addTwoOut();
+            driver.kickPrepare();
+        }
+
+        @Actor
+        public void deviceSide(III_Result r) {
+            r.r1 = device.next(chains, 2);
+            for (int i = 0; i < r.r1; i++) {
+                r.r2 += (int) chains[i].readableBytes();
+                r.r3 = chains[i].read32(0);
+            }
+        }
+    }
+
+    @JCStressTest
     @Description("virtio 5.1.6.3.2: buffers given back at once are seen at once")
     @Outcome(id = "0, 0, 0", expect = ACCEPTABLE, desc = "none yet")
     @Outcome(id = "2, 8, 305419896", expect = ACCEPTABLE, desc = "both")

@@ -122,6 +122,16 @@ final class FakeVirtqueue implements Virtqueue {
     }
 
     @Override
+    public int addOutMapped(long[] mapHandles, int[] lengths, long[] tokens, int count) {
+        throw new UnsupportedOperationException();
+    }
+
+    @Override
+    public int addInMapped(long[] mapHandles, int[] lengths, long[] tokens, int count) {
+        throw new UnsupportedOperationException();
+    }
+
+    @Override
     public boolean kickPrepare() {
         enter();
         synchronized (this) {

@@ -10,6 +10,7 @@ import virtio.api.net.NetHeader;
 import virtio.api.net.PacketBuffer;
 
 import java.lang.foreign.MemorySegment;
+import java.util.Arrays;
 
 /**
  * A receive queue with the buffers that the device has, from DRIVER_OK to the next freeze; used
@@ -53,6 +54,11 @@ final class ReceiveRing {
     private int at;
     private int ready;
 
+    // What is about to be posted: tokens and lengths may hold what was not looked at yet.
+    private final long[] postHandles = new long[BURST];
+    private final int[] postLengths = new int[BURST];
+    private final long[] postTokens = new long[BURST];
+
     /** Receive buffers that the device has. */
     private int posted;
 
@@ -68,6 +74,7 @@ final class ReceiveRing {
         mergeable = limits.has(NetFeature.MRG_RXBUF);
         simple = each == 1 && headerBytes == NetHeader.BYTES;
         elements = new ScatterList(each);
+        Arrays.fill(postLengths, headerBytes + PacketPool.DATA_BYTES);
     }
 
     static int mostPosted(Virtqueue vq, int each) {
@@ -283,8 +290,16 @@ final class ReceiveRing {
             counts.noBuffers++;
         }
         int added = 0;
-        while (added < wanted && (each == 1 ? post(pool.take()) : postSeveral())) {
-            added++;
+        if (each == 1) {
+            int burst;
+            do {
+                burst = post(Math.min(wanted - added, BURST));
+                added += burst;
+            } while (burst == BURST);
+        } else {
+            while (added < wanted && postSeveral()) {
+                added++;
+            }
         }
         posted += added;
         if (added > 0 && vq.kickPrepare()) {
@@ -292,15 +307,19 @@ final class ReceiveRing {
         }
     }
 
-    private boolean post(Packet p) {
-        elements.clear();
-        elements.inMapped(p.handle + headerAt, headerBytes + PacketPool.DATA_BYTES);
-        if (!vq.add(elements, p.id)) {
-            pool.put(p);
-            return false;
+    /** Posts so many buffers of the pool, which has them; how many there was room for. */
+    private int post(int count) {
+        for (int i = 0; i < count; i++) {
+            Packet p = pool.take();
+            postHandles[i] = p.handle + headerAt;
+            postTokens[i] = p.id;
+            p.state = Packet.POSTED;
         }
-        p.state = Packet.POSTED;
-        return true;
+        int posted = vq.addInMapped(postHandles, postLengths, postTokens, count);
+        for (int i = posted; i < count; i++) {
+            pool.put(pool.slots[(int) postTokens[i]]);
+        }
+        return posted;
     }
 
     private boolean postSeveral() {

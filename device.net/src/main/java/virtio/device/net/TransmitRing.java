@@ -33,6 +33,7 @@ final class TransmitRing {
     private final int mostPieces;
     private final int mostBytes;
     private final ScatterList elements = new ScatterList(MAX_PIECES);
+    private final long[] mapHandles = new long[BURST];
     private final long[] tokens = new long[BURST];
     private final int[] lengths = new int[BURST];
 
@@ -136,24 +137,41 @@ final class TransmitRing {
             reclaim();
         }
         int sent = 0;
-        if (!usual) {
+        if (usual) {
+            int room = Math.min(count, vq.free());
+            int burst;
+            do {
+                burst = sendUsual(frames, sent, Math.min(room - sent, BURST));
+                sent += burst;
+            } while (burst == BURST);
+        } else {
             while (sent < count && send((Packet) frames[sent], tap)) {
                 sent++;
             }
-            return sent;
         }
+        return sent;
+    }
+
+    /** Exposes usual frames, for which there is room; how many, 0 when the queue broke. */
+    private int sendUsual(PacketBuffer[] frames, int from, int count) {
         MemorySegment all = pool.all;
         long bytes = 0;
-        for (; sent < count; sent++) {
-            Packet p = (Packet) frames[sent];
+        for (int i = 0; i < count; i++) {
+            Packet p = (Packet) frames[from + i];
             int header = p.offset - NetHeader.BYTES;
             all.set(Packet.LONG, p.at + header, Packet.PLAIN);
             all.set(Packet.INT, p.at + header + NetHeader.CSUM_OFFSET, 0);
-            if (!add(p.handle + header, NetHeader.BYTES + p.length, p.id)) {
-                break;
-            }
+            mapHandles[i] = p.handle + header;
+            lengths[i] = NetHeader.BYTES + p.length;
+            tokens[i] = p.id;
             p.state = Packet.POSTED;
             bytes += p.length;
+        }
+        int sent = vq.addOutMapped(mapHandles, lengths, tokens, count);
+        for (int i = sent; i < count; i++) {
+            Packet p = (Packet) frames[from + i];
+            p.state = Packet.HELD;
+            bytes -= p.length;
         }
         sending += sent;
         counts.sentFrames += sent;
@@ -169,16 +187,6 @@ final class TransmitRing {
                 && p.plain()
                 && p.length >= NetConfig.ETHERNET_BYTES
                 && p.length <= mostBytes;
-    }
-
-    private boolean add(long handle, int length, int id) {
-        elements.clear();
-        elements.outMapped(handle, length);
-        if (!vq.add(elements, id)) {
-            reclaim();
-            return vq.add(elements, id);
-        }
-        return true;
     }
 
     /** Exposes a checked frame, whatever it is; false when there is no room now. */

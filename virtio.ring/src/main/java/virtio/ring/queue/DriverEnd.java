@@ -222,7 +222,7 @@ public abstract class DriverEnd extends Shadow implements Virtqueue {
     public final void disableCallback() {
         // The ring is written by the owner only, in its next get or kick: this may be another
         // thread, and the ring may be on its way out.
-        CALLBACKS.setVolatile(this, false);
+        CALLBACKS.setOpaque(this, false);
     }
 
     @Override
@@ -239,7 +239,8 @@ public abstract class DriverEnd extends Shadow implements Virtqueue {
         if (broken() != null || memory == null) {
             return;
         }
-        // Pairs with the fence of poll: either the owner sees the used buffer, or this sees that
+        // Pairs with the fence of enabling: either the owner sees the used buffer, or this sees
+        // that
         // callbacks are enabled.
         VarHandle.fullFence();
         try {
@@ -388,6 +389,52 @@ public abstract class DriverEnd extends Shadow implements Virtqueue {
         }
     }
 
+    @Override
+    public final int addOutMapped(long[] mapHandles, int[] lengths, long[] tokens, int count) {
+        checkMapped(mapHandles, lengths, tokens, count);
+        return addMapped(mapHandles, lengths, tokens, room(count), false);
+    }
+
+    @Override
+    public final int addInMapped(long[] mapHandles, int[] lengths, long[] tokens, int count) {
+        checkMapped(mapHandles, lengths, tokens, count);
+        return addMapped(mapHandles, lengths, tokens, room(count), true);
+    }
+
+    private int room(int count) {
+        return broken != null ? 0 : Math.min(count, free);
+    }
+
+    /** Exposes that many checked buffers of one premapped element each; there is room for them. */
+    abstract int addMapped(
+            long[] mapHandles, int[] lengths, long[] tokens, int count, boolean write);
+
+    /** Throws for premapped buffers that could never be added. */
+    private void checkMapped(long[] mapHandles, int[] lengths, long[] tokens, int count) {
+        // The sign is set by a length below 1, a handle that is 0 or MAPPING_ERROR, and NONE.
+        long bad = count;
+        for (int i = 0; i < count; i++) {
+            bad |= lengths[i] - 1L | (mapHandles[i] + 1 >>> 1) - 1 | tokens[i] & ~(tokens[i] - 1);
+        }
+        if (bad < 0) {
+            throw neverAdded(mapHandles, lengths, tokens, count);
+        }
+    }
+
+    private IllegalArgumentException neverAdded(
+            long[] mapHandles, int[] lengths, long[] tokens, int count) {
+        for (int i = 0; i < count; i++) {
+            if (lengths[i] < 1) {
+                return new IllegalArgumentException(
+                        "%s: buffer of %d bytes, the least is 1".formatted(this, lengths[i]));
+            }
+            checkOne(null, mapHandles[i], lengths[i]);
+            checkToken(tokens[i]);
+        }
+        return new IllegalArgumentException(
+                "%s: %d buffers, the least is 0".formatted(this, count));
+    }
+
     /** Throws for a buffer of one element that could never be added. */
     final void checkOne(MemorySegment segment, long offset, int length) {
         if (segment == null
@@ -405,12 +452,16 @@ public abstract class DriverEnd extends Shadow implements Virtqueue {
                                 .formatted(this, length, maxMappingSize));
     }
 
-    /** Throws for a buffer that could never be added; the bytes that the device may write. */
-    final long checkMany(ScatterList buffers, int count, long token) {
+    private void checkToken(long token) {
         if (token == NONE) {
             throw new IllegalArgumentException(
                     "%s: token %d is reserved for none".formatted(this, token));
         }
+    }
+
+    /** Throws for a buffer that could never be added; the bytes that the device may write. */
+    final long checkMany(ScatterList buffers, int count, long token) {
+        checkToken(token);
         if (count == 0 || count > maxElements()) {
             throw new IllegalArgumentException(
                     "%s: buffer of %d elements, limits are 1 and %d"

@@ -191,7 +191,10 @@ abstract class PackedDeviceRing extends DeviceEnd {
 
     @Override
     final void suppress() {
-        tellWish(PackedRing.DISABLE << 16);
+        // Once its event has passed, next to none follows: the line that says so is left alone.
+        if (!eventIdx) {
+            tellWish(PackedRing.DISABLE << 16);
+        }
         look();
     }
 

@@ -42,6 +42,23 @@ class PackedDriverEnd extends PackedDriverRing {
         return true;
     }
 
+    @Override
+    int addMapped(long[] mapHandles, int[] lengths, long[] tokens, int count, boolean write) {
+        // What the device sees comes first: its lines are on their way here meanwhile.
+        makeAvailable(mapHandles, lengths, count, write ? Descriptor.WRITE : 0);
+        long[] shadow = this.shadow;
+        char[] freeIds = this.freeIds;
+        int top = shift + free - 1;
+        long writable = write ? BYTES : 0;
+        for (int i = 0; i < count; i++) {
+            int at = freeIds[top - i] << SHADOW_SHIFT;
+            shadow[at + TOKEN] = tokens[i];
+            shadow[at + STATE] = HELD | lengths[i] & writable;
+        }
+        free -= count;
+        return count;
+    }
+
     private boolean addMany(ScatterList buffers, int count, long token) {
         long writable = checkMany(buffers, count, token);
         if (free == 0 || broken != null) {

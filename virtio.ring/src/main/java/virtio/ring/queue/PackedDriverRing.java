@@ -129,13 +129,50 @@ abstract class PackedDriverRing extends DriverEnd {
         } else {
             RingMemory.set64(descriptor + PackedRing.WORD, word);
         }
-        int slot = availableSlot + 1;
+        passAvailable(1);
+    }
+
+    /** Goes on by descriptors up to the end of the ring at most. */
+    private void passAvailable(int descriptors) {
+        int slot = availableSlot + descriptors;
         if (slot == size) {
             slot = 0;
             availableLap += size;
             availableFlags ^= PackedRing.AVAIL | PackedRing.USED;
         }
         availableSlot = (char) slot;
+    }
+
+    /**
+     * Writes the next available descriptors, of buffers of one each with the ids that are free
+     * next, and goes on.
+     */
+    final void makeAvailable(long[] handles, int[] lengths, int count, int flags) {
+        int done = 0;
+        while (done < count) {
+            if (heldAt == 0) {
+                makeAvailable(
+                        handles[done], lengths[done], freeIds[shift + free - 1 - done], flags);
+                done++;
+            }
+            int run = Math.min(count - done, size - availableSlot);
+            writeRun(handles, lengths, done, run, flags | availableFlags);
+            passAvailable(run);
+            done += run;
+        }
+    }
+
+    private void writeRun(long[] handles, int[] lengths, int from, int count, int flags) {
+        char[] freeIds = this.freeIds;
+        int top = shift + free - 1 - from;
+        long descriptors = RingMemory.address(ring) + (long) Descriptor.BYTES * availableSlot;
+        for (int i = 0; i < count; i++) {
+            long descriptor = descriptors + (long) Descriptor.BYTES * i;
+            RingMemory.set64(descriptor, handles[from + i]);
+            RingMemory.set64(
+                    descriptor + PackedRing.WORD,
+                    PackedRing.word(lengths[from + i], freeIds[top - i], flags));
+        }
     }
 
     /** The word where the next used descriptor is expected. */
@@ -279,7 +316,9 @@ abstract class PackedDriverRing extends DriverEnd {
      */
     private boolean syncCallbacks() {
         if (!callbacks) {
-            if (!suppressed) {
+            // Once its event has passed, none follows for a lap: until then the line that says so
+            // is left alone.
+            if (!suppressed && !(eventIdx && used() - event < size)) {
                 suppressed = true;
                 tellWish();
             }
@@ -305,8 +344,6 @@ abstract class PackedDriverRing extends DriverEnd {
         if (broken != null) {
             return false;
         }
-        // The wish to be called must be visible before used buffers are looked for.
-        VarHandle.fullFence();
         long slot = prepared & 0x7FFF;
         return PackedRing.matches(
                 RingMemory.getAcquire64(
@@ -321,7 +358,6 @@ abstract class PackedDriverRing extends DriverEnd {
         if (broken != null) {
             return true;
         }
-        VarHandle.fullFence();
         return !PackedRing.matches(usedWord(), usedFlags);
     }
 
@@ -333,6 +369,8 @@ abstract class PackedDriverRing extends DriverEnd {
         suppressed = false;
         this.event = event;
         tellWish();
+        // The wish to be called must be visible before used buffers are looked for.
+        VarHandle.fullFence();
     }
 
     /** Writes the driver event suppression structure as it should be. */

@@ -112,26 +112,71 @@ final class SplitDeviceEnd extends DeviceEnd {
         if (takes() != PLAIN) {
             return super.next(into, count);
         }
-        int at = nextAvailable;
-        if (at == availableSeen && !refresh()) {
+        if (nextAvailable == availableSeen && !refresh()) {
             return 0;
         }
-        int limit = Math.min(count, availableSeen - at);
-        long ring = available() + SplitRing.RING;
+        int limit = Math.min(count, availableSeen - nextAvailable);
         int taken = 0;
-        for (; taken < limit; taken++) {
-            RingChain chain = open(into[taken]);
-            int head = RingMemory.get16(ring + 2L * (at + taken & mask));
-            if (head > mask) {
-                refuse(head);
-                break;
-            }
-            if (!take(chain, head) || turns != null && !takeTurn(chain)) {
-                break;
+        while (taken < limit) {
+            taken = takeRun(into, taken, limit);
+            if (taken < limit) {
+                // Of several descriptors or pieces, or not acceptable.
+                RingChain chain = open(into[taken]);
+                int head = nextHead();
+                if (head < 0 || !take(chain, head) || turns != null && !takeTurn(chain)) {
+                    break;
+                }
+                taken++;
             }
         }
-        nextAvailable = at + taken;
         return taken;
+    }
+
+    /**
+     * Takes buffers of one descriptor each, as long as all is well.
+     *
+     * @param from how many were taken before
+     * @return how many are taken then
+     */
+    private int takeRun(Chain[] into, int from, int limit) {
+        int first = nextAvailable - from;
+        long ring = available() + SplitRing.RING;
+        int taken = from;
+        while (taken < limit) {
+            RingChain chain = (RingChain) into[taken];
+            int head = RingMemory.get16(ring + 2L * (first + taken & mask));
+            if (chain.key != key
+                    || head > mask
+                    || !takeOne(chain, head)
+                    || turns != null && !takeTurn(chain)) {
+                break;
+            }
+            taken++;
+        }
+        nextAvailable = first + taken;
+        return taken;
+    }
+
+    /** Takes a buffer of one descriptor in one piece of memory; false when it is another one. */
+    private boolean takeOne(RingChain chain, int head) {
+        long descriptor = descriptors() + (long) head * Descriptor.BYTES;
+        long handle = RingMemory.get64(descriptor);
+        long word = RingMemory.get64(descriptor + SplitRing.DESCRIPTOR_WORD);
+        return takeOne(chain, head, handle, word);
+    }
+
+    private boolean takeOne(RingChain chain, int head, long handle, long word) {
+        long length = word & 0xFFFFFFFFL;
+        int flags = (int) (word >>> 32);
+        if ((flags & (Descriptor.NEXT | Descriptor.INDIRECT)) != 0 || !sane(handle, length)) {
+            return false;
+        }
+        long address = memory.translate(handle, length, (flags & Descriptor.WRITE) != 0);
+        if (address == DriverMemory.FAULT) {
+            return false;
+        }
+        chain.only(PackedRing.word(length, head, flags), address);
+        return opened(chain);
     }
 
     private boolean takeTracked(RingChain chain) {
@@ -167,15 +212,8 @@ final class SplitDeviceEnd extends DeviceEnd {
         long descriptor = descriptors() + (long) head * Descriptor.BYTES;
         long handle = RingMemory.get64(descriptor);
         long word = RingMemory.get64(descriptor + SplitRing.DESCRIPTOR_WORD);
-        long length = word & 0xFFFFFFFFL;
-        int flags = (int) (word >>> 32);
-        if ((flags & (Descriptor.NEXT | Descriptor.INDIRECT)) == 0 && sane(handle, length)) {
-            boolean write = (flags & Descriptor.WRITE) != 0;
-            long address = memory.translate(handle, length, write);
-            if (address != DriverMemory.FAULT) {
-                chain.only(PackedRing.word(length, head, flags), address);
-                return opened(chain);
-            }
+        if (takeOne(chain, head, handle, word)) {
+            return true;
         }
         chain.reset(head);
         return walk(chain, handle, word) && opened(chain);

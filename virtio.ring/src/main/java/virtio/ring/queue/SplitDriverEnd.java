@@ -46,6 +46,28 @@ class SplitDriverEnd extends SplitDriverRing {
         return true;
     }
 
+    @Override
+    int addMapped(long[] mapHandles, int[] lengths, long[] tokens, int count, boolean write) {
+        long[] shadow = this.shadow;
+        char[] freeIds = this.freeIds;
+        int top = shift + free - 1;
+        long descriptors = descriptors();
+        long flags = write ? (long) Descriptor.WRITE << 32 : 0;
+        long writable = write ? BYTES : 0;
+        for (int i = 0; i < count; i++) {
+            int id = freeIds[top - i];
+            long length = lengths[i];
+            int at = id << SHADOW_SHIFT;
+            shadow[at + STATE] = HELD | length & writable;
+            shadow[at + TOKEN] = tokens[i];
+            descriptor(descriptors + (long) id * Descriptor.BYTES, mapHandles[i], length | flags);
+            makeAvailable(id, i);
+        }
+        free -= count;
+        passAvailable(count);
+        return count;
+    }
+
     private static void descriptor(long address, long handle, long word) {
         RingMemory.set64(address, handle);
         RingMemory.set64(address + SplitRing.DESCRIPTOR_WORD, word);
@@ -151,7 +173,8 @@ class SplitDriverEnd extends SplitDriverRing {
     private void expose(int head, long state, long token) {
         shadow[(head << SHADOW_SHIFT) + STATE] = state;
         shadow[(head << SHADOW_SHIFT) + TOKEN] = token;
-        makeAvailable(head);
+        makeAvailable(head, 0);
+        passAvailable(1);
     }
 
     @Override
@@ -161,64 +184,113 @@ class SplitDriverEnd extends SplitDriverRing {
         }
         long element = usedElement(used);
         int id = (int) element;
-        if (id < 0 || id > mask) {
+        if (Integer.compareUnsigned(id, mask) > 0) {
             return outOfRange(id);
         }
         int at = id << SHADOW_SHIFT;
         long state = shadow[at + STATE];
-        long length = element >>> 32;
-        if (state >= 0 || length > (state & BYTES)) {
-            return notOffered(id, length, state);
+        int length = (int) (element >>> 32);
+        if (!plain(state) || Integer.compareUnsigned(length, (int) state) > 0) {
+            return take(element);
         }
-        usedLength = (int) length;
+        usedLength = length;
         used++;
-        release(id, state);
+        shadow[at + STATE] = 0;
+        freeIds[free++] = (char) id;
         return shadow[at + TOKEN];
     }
 
+    /** Gets any buffer, or breaks the queue. */
+    private long take(long element) {
+        if (!offered(element)) {
+            return NONE;
+        }
+        int id = (int) element;
+        usedLength = (int) (element >>> 32);
+        used++;
+        release(id, shadow[(id << SHADOW_SHIFT) + STATE]);
+        return shadow[(id << SHADOW_SHIFT) + TOKEN];
+    }
+
+    /** Gets the next used buffer, whatever it is: there is one, or the queue breaks. */
+    long take() {
+        return take(usedElement(used));
+    }
+
+    /** Looks for used buffers when all that were seen are got; false when there are none. */
+    boolean more() {
+        return refresh();
+    }
+
+    /** In order: whether a used element stands for buffers that are not got yet. */
+    boolean inBatch() {
+        return false;
+    }
+
     @Override
-    public int get(long[] tokens, int[] usedLengths) {
-        if (used == usedSeen && !refresh() || broken != null) {
+    public final int get(long[] tokens, int[] usedLengths) {
+        if (used == usedSeen && !more() || broken != null) {
             return 0;
         }
         int room = Math.min(tokens.length, usedLengths.length);
         int limit = (int) Math.min(room, usedSeen - used);
+        int count = 0;
+        while (count < limit) {
+            if (!inBatch()) {
+                count = getPlain(tokens, usedLengths, count, limit);
+            }
+            if (count < limit) {
+                // A chain, or what the device may not do.
+                long token = take();
+                if (token == NONE) {
+                    break;
+                }
+                tokens[count] = token;
+                usedLengths[count] = usedLength;
+                count++;
+            }
+        }
+        return count;
+    }
+
+    /**
+     * Gets used buffers of one descriptor each until there is another one; in order, those with a
+     * used element of their own.
+     *
+     * @param from how many were got before
+     * @return how many are got then
+     */
+    private int getPlain(long[] tokens, int[] usedLengths, int from, int limit) {
         long[] shadow = this.shadow;
         char[] freeIds = this.freeIds;
-        int free = this.free;
         long ring = usedRing() + SplitRing.RING;
-        int first = (int) used;
-        long element = 0;
-        int count = 0;
+        int first = (int) used - from;
+        int free = this.free - from;
+        int oldest = inOrder ? oldest() - from : 0;
+        int count = from;
         for (; count < limit; count++) {
-            element = RingMemory.get64(ring + 8L * (first + count & mask));
+            long element = RingMemory.get64(ring + 8L * (first + count & mask));
             int id = (int) element;
-            if (id < 0 || id > mask) {
+            if (Integer.compareUnsigned(id, mask) > 0) {
                 break;
             }
             int at = id << SHADOW_SHIFT;
-            long token = shadow[at + TOKEN];
             long state = shadow[at + STATE];
-            if (state >= 0 || element >>> 32 > (state & BYTES)) {
+            int length = (int) (element >>> 32);
+            if (Integer.compareUnsigned(length, (int) state) > 0
+                    || inOrder && id != (oldest + count & mask)
+                    || !plain(state) && !(plain(state & ~MAPPED) && unmapOne(id))) {
                 break;
             }
-            if (plain(state)) {
-                shadow[at + STATE] = 0;
-                freeIds[free++] = (char) id;
-            } else {
-                this.free = free;
-                release(id, state);
-                free = this.free;
+            if (!inOrder) {
+                freeIds[free + count] = (char) id;
             }
-            tokens[count] = token;
-            usedLengths[count] = (int) (element >>> 32);
+            shadow[at + STATE] = 0;
+            tokens[count] = shadow[at + TOKEN];
+            usedLengths[count] = length;
         }
-        this.free = free;
-        used += count;
-        if (count < limit) {
-            // Not read again: what it says now may be good, and whoever it names would be lost.
-            offered(element);
-        }
+        pass(count - from);
+        used += count - from;
         return count;
     }
 

@@ -117,10 +117,17 @@ abstract class SplitDriverRing extends DriverEnd {
         }
     }
 
-    /** The chain that begins there is the next available one; told by the kick. */
-    final void makeAvailable(int head) {
-        RingMemory.set16(available() + SplitRing.RING + 2L * ((int) added & mask), head);
-        added++;
+    /**
+     * The chain that begins there is the next available one but so many; told by the kick, once
+     * {@link #passAvailable} has counted it.
+     */
+    final void makeAvailable(int head, int behind) {
+        int at = (int) added + behind & mask;
+        RingMemory.set16(available() + SplitRing.RING + 2L * at, head);
+    }
+
+    final void passAvailable(int chains) {
+        added += chains;
     }
 
     @Override
@@ -202,8 +209,6 @@ abstract class SplitDriverRing extends DriverEnd {
         if (broken != null) {
             return false;
         }
-        // The wish to be called must be visible before used buffers are looked for.
-        VarHandle.fullFence();
         return RingMemory.getAcquire16(usedRing() + SplitRing.IDX) != prepared;
     }
 
@@ -214,7 +219,6 @@ abstract class SplitDriverRing extends DriverEnd {
         if (broken != null) {
             return true;
         }
-        VarHandle.fullFence();
         int ready = RingMemory.getAcquire16(usedRing() + SplitRing.IDX) - (int) used & 0xFFFF;
         return ready <= most;
     }
@@ -230,6 +234,8 @@ abstract class SplitDriverRing extends DriverEnd {
             suppressed = false;
             RingMemory.setOpaque16(available() + SplitRing.FLAGS, 0);
         }
+        // The wish to be called must be visible before used buffers are looked for.
+        VarHandle.fullFence();
     }
 
     @Override

@@ -38,40 +38,13 @@ final class SplitInOrderDriverEnd extends SplitDriverEnd {
     }
 
     @Override
-    public int get(long[] tokens, int[] usedLengths) {
-        if (used == usedSeen && !more() || broken != null) {
-            return 0;
-        }
-        int room = Math.min(tokens.length, usedLengths.length);
-        int limit = (int) Math.min(room, usedSeen - used);
-        long[] shadow = this.shadow;
-        boolean batch = this.batch;
-        long last = this.last;
-        int count = 0;
-        for (; count < limit; count++) {
-            if (!batch) {
-                last = usedElement(used + count);
-                if (!offered(last)) {
-                    break;
-                }
-                first = used + count;
-            }
-            int id = oldest();
-            int at = id << SHADOW_SHIFT;
-            long state = shadow[at + STATE];
-            batch = id != (int) last;
-            tokens[count] = shadow[at + TOKEN];
-            usedLengths[count] = (int) (batch ? state : last >>> 32);
-            release(id, state);
-        }
-        this.batch = batch;
-        this.last = last;
-        used += count;
-        return count;
+    boolean inBatch() {
+        return batch;
     }
 
-    /** Looks for used buffers; false when there are none, or when a batch has no end. */
-    private boolean more() {
+    /** Finds none either when a batch has no end. */
+    @Override
+    boolean more() {
         if (batch) {
             breakQueue(
                     "the device used a batch up to descriptor %d of more buffers than the limit, %d"
@@ -82,7 +55,8 @@ final class SplitInOrderDriverEnd extends SplitDriverEnd {
     }
 
     /** The next buffer in order, of those that are known to be used. */
-    private long take() {
+    @Override
+    long take() {
         if (!batch) {
             long element = usedElement(used);
             if (!offered(element)) {

@@ -15,9 +15,11 @@ import virtio.api.Feature;
 import virtio.api.Features;
 import virtio.api.ScatterList;
 import virtio.api.backend.Chain;
+import virtio.api.map.CoherentMemory;
 
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
 import java.util.List;
 
@@ -87,6 +89,60 @@ class BurstTest {
         }
         assertNull(rig.device.broken());
         assertNull(rig.driver.broken());
+    }
+
+    /** Of both directions, mixed with others, until there is no room, and around the end. */
+    @ParameterizedTest
+    @MethodSource("rings")
+    void premappedOnesAreAddedManyAtATime(Features features) throws Exception {
+        Chain[] chains = start(features);
+        CoherentMemory memory = rig.mapped.mapping().alloc(64 * SIZE);
+        long[] mapHandles = new long[SIZE];
+        for (int lap = 0; lap < 50; lap++) {
+            int out = lap % 4;
+            for (int i = 0; i < SIZE; i++) {
+                mapHandles[i] = memory.mapHandle() + 64 * i;
+                lengths[i] = i + 1;
+                tokens[i] = 100 * lap + i;
+                memory.segment().set(ValueLayout.JAVA_BYTE, 64 * i, (byte) (lap + i));
+            }
+            assertEquals(0, rig.driver.addInMapped(mapHandles, lengths, tokens, 0));
+            int before = lap % 3;
+            for (int i = 0; i < before; i++) {
+                add(-2);
+            }
+            assertEquals(out, rig.driver.addOutMapped(mapHandles, lengths, tokens, out));
+            int room = SIZE - before - out;
+            assertEquals(room, rig.driver.addInMapped(mapHandles, lengths, tokens, SIZE));
+            assertEquals(0, rig.driver.free());
+            assertEquals(0, rig.driver.addInMapped(mapHandles, lengths, tokens, SIZE));
+            assertEquals(0, rig.device.next(chains, SIZE), "before the kick");
+            rig.driver.kick();
+            assertEquals(SIZE, rig.device.next(chains, SIZE));
+            for (int i = 0; i < out; i++) {
+                assertEquals(i + 1, chains[before + i].readableBytes());
+                assertEquals((byte) (lap + i), (byte) chains[before + i].read8(0));
+            }
+            for (int i = 0; i < room; i++) {
+                Chain chain = chains[before + out + i];
+                assertEquals(i + 1, chain.writableBytes());
+                chain.write8(i, 3 * lap + i);
+            }
+            rig.device.complete(chains, new long[SIZE], SIZE);
+            assertEquals(SIZE, rig.driver.get(tokens, lengths));
+            for (int i = 0; i < SIZE; i++) {
+                int j = i - before;
+                long token = j < 0 ? -2 : 100 * lap + (j < out ? j : j - out);
+                assertEquals(token, tokens[i]);
+            }
+            for (int i = 0; i < room; i++) {
+                byte written = memory.segment().get(ValueLayout.JAVA_BYTE, 64 * i + i);
+                assertEquals((byte) (3 * lap + i), written);
+            }
+        }
+        assertNull(rig.device.broken());
+        assertNull(rig.driver.broken());
+        rig.mapped.mapping().free(memory);
     }
 
     @ParameterizedTest

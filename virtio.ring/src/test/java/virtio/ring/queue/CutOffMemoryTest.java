@@ -2,6 +2,7 @@ package virtio.ring.queue;
 
 import static org.junit.jupiter.api.Assertions.assertThrows;
 
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -14,6 +15,7 @@ import java.nio.file.Path;
 import java.util.function.LongConsumer;
 
 /** A peer can cut off the file behind shared memory: that must be an error, not the JVM's end. */
+@Tag("unchecked")
 class CutOffMemoryTest {
     @TempDir Path folder;
 

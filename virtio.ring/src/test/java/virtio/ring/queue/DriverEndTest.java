@@ -17,6 +17,7 @@ import virtio.api.ScatterList;
 import virtio.api.VirtioException;
 import virtio.api.Virtqueue;
 import virtio.api.backend.Chain;
+import virtio.api.map.CoherentMemory;
 
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -92,6 +93,50 @@ class DriverEndTest {
                                 0));
         assertEquals(4, rig.driver.free());
         assertNull(rig.driver.broken());
+    }
+
+    /** With good ones before the bad one, of which the device may not see anything. */
+    @ParameterizedTest
+    @MethodSource("features")
+    void noneOfABurstIsAddedWhenOneNeverFits(Features features) throws Exception {
+        start(features, 4);
+        CoherentMemory memory = rig.mapped.mapping().alloc(64);
+        long good = memory.mapHandle();
+        long[] tokens = {1, 2};
+        int[] lengths = {8, 8};
+        refused(
+                "queue 0 (test): premapped handle 0x0 was never handed out",
+                () -> rig.driver.addInMapped(new long[] {good, 0}, lengths, tokens, 2));
+        refused(
+                "queue 0 (test): premapped handle 0xffffffffffffffff was never handed out",
+                () -> rig.driver.addOutMapped(new long[] {good, -1}, lengths, tokens, 2));
+        long[] handles = {good, good};
+        refused(
+                "queue 0 (test): buffer of 0 bytes, the least is 1",
+                () -> rig.driver.addOutMapped(handles, new int[] {8, 0}, tokens, 2));
+        refused(
+                "queue 0 (test): buffer of -8 bytes, the least is 1",
+                () -> rig.driver.addInMapped(handles, new int[] {8, -8}, tokens, 2));
+        refused(
+                "queue 0 (test): token -9223372036854775808 is reserved for none",
+                () -> rig.driver.addInMapped(handles, lengths, new long[] {1, Virtqueue.NONE}, 2));
+        refused(
+                "queue 0 (test): -1 buffers, the least is 0",
+                () -> rig.driver.addInMapped(handles, lengths, tokens, -1));
+        assertThrows(
+                IndexOutOfBoundsException.class,
+                () -> rig.driver.addOutMapped(handles, new int[1], tokens, 2));
+        assertEquals(4, rig.driver.free());
+        assertEquals(1, rig.driver.addOutMapped(handles, lengths, tokens, 1));
+        rig.driver.kick();
+        Chain chain = rig.device.newChain();
+        assertTrue(rig.device.next(chain));
+        assertFalse(rig.device.next(rig.device.newChain()));
+        rig.device.complete(chain, 0);
+        assertEquals(1, rig.driver.get());
+        rig.driver.fail("gone");
+        assertEquals(0, rig.driver.addOutMapped(handles, lengths, tokens, 1));
+        rig.mapped.mapping().free(memory);
     }
 
     @ParameterizedTest

@@ -27,6 +27,7 @@ import java.util.Random;
 import java.util.stream.Stream;
 
 /** The driver's end against the device's end, in one thread. */
+@Tag("unchecked")
 class EndToEndTest {
     private static final ValueLayout.OfLong LONG = ValueLayout.JAVA_LONG_UNALIGNED;
 

@@ -12,6 +12,7 @@ import virtio.api.VirtioException;
 import virtio.api.Virtqueue;
 import virtio.api.backend.Chain;
 import virtio.api.backend.DeviceQueue;
+import virtio.api.map.CoherentMemory;
 import virtio.api.map.DeviceMapping;
 import virtio.api.map.MapToken;
 import virtio.api.transport.QueueLayout;
@@ -51,6 +52,9 @@ final class HostilePeer {
     private final MemorySegment in = arena.allocate(4096);
     private final MemorySegment scratch = arena.allocate(4096);
     private final ScatterList list = new ScatterList(8);
+
+    /** Mapped all the while, and written by everybody. */
+    private CoherentMemory premapped;
 
     /** Bytes that the device may write by token. */
     private final Map<Long, Long> outstanding = new HashMap<>();
@@ -104,6 +108,7 @@ final class HostilePeer {
      */
     void run(Alongside alongside) throws Exception {
         memory.interlude = () -> {};
+        premapped = rig.mapped.mapping().alloc(4096);
         rig.start(size());
         if (inflight != null) {
             restartDevice();
@@ -191,6 +196,34 @@ final class HostilePeer {
     }
 
     private void add() {
+        if (random.nextInt(4) == 0) {
+            addMapped();
+        } else {
+            addOne();
+        }
+    }
+
+    private void addMapped() {
+        int count = random.nextInt(1, 9);
+        long[] mapHandles = new long[count];
+        int[] lengths = new int[count];
+        long[] given = new long[count];
+        boolean write = random.nextBoolean();
+        for (int i = 0; i < count; i++) {
+            lengths[i] = random.nextInt(1, MAX_BYTES + 1);
+            mapHandles[i] = premapped.mapHandle() + random.nextInt(4096 - lengths[i]);
+            given[i] = tokens++;
+        }
+        int added =
+                write
+                        ? rig.driver.addInMapped(mapHandles, lengths, given, count)
+                        : rig.driver.addOutMapped(mapHandles, lengths, given, count);
+        for (int i = 0; i < added; i++) {
+            outstanding.put(given[i], write ? (long) lengths[i] : 0);
+        }
+    }
+
+    private void addOne() {
         int most = Math.min(8, rig.driver.maxElements());
         int count = random.nextInt(3) == 0 ? random.nextInt(1, most + 1) : 1;
         int outCount = random.nextInt(count + 1);
@@ -389,6 +422,7 @@ final class HostilePeer {
         }
         assertEquals(Map.of(), outstanding);
         rig.driver.close();
+        rig.mapped.mapping().free(premapped);
         assertEquals(0, memory.live(), "live mappings");
         memory.check();
         assertEquals(-1, out.mismatch(arena.allocate(4096).fill(OURS)), "what the driver sent");

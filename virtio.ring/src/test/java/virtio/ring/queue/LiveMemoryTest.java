@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.FieldSource;
@@ -15,6 +16,7 @@ import java.lang.foreign.MemorySegment;
 import java.util.List;
 
 /** That the checked run sees what it is for; runs in that one only. */
+@Tag("checked")
 class LiveMemoryTest {
     private static final List<String> KINDS = Mapped.KINDS;
 

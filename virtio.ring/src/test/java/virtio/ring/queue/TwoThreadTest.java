@@ -24,6 +24,7 @@ import java.util.concurrent.TimeUnit;
 
 /** Driver and device on a thread each. */
 @Timeout(120)
+@Tag("unchecked")
 class TwoThreadTest {
     private static final ValueLayout.OfLong LONG = ValueLayout.JAVA_LONG;
     private static final int SLOTS = 64;
