@@ -23,6 +23,9 @@ final class SimulatedKernel implements Vduse {
     /** What happens between the answer to a new status and the kernel's acting on it. */
     volatile Runnable beforeStatus = () -> {};
 
+    /** Whether the server may put devices on the bus. */
+    volatile boolean mayManage = true;
+
     /** Interrupts that were refused, as no driver was up. */
     final AtomicInteger refusedInterrupts = new AtomicInteger();
 
@@ -91,6 +94,9 @@ final class SimulatedKernel implements Vduse {
 
     @Override
     public void addToBus(String name) throws LinuxException {
+        if (!mayManage) {
+            throw new LinuxException("vdpa dev add", name, Errno.EPERM);
+        }
         need(name).addToBus();
     }
 
