@@ -95,6 +95,12 @@ interface VhostVdpa extends AutoCloseable {
     /** Most descriptors of any queue. */
     int maxQueueSize() throws LinuxException;
 
+    /**
+     * Descriptors of a queue, which are its most as long as nobody has chosen less; EOPNOTSUPP or
+     * ENOTTY where the kernel cannot say.
+     */
+    int queueSize(int queue) throws LinuxException;
+
     /** Number of groups of queues; the queues of a group share an address space. */
     int groupCount() throws LinuxException;
 

@@ -9,7 +9,9 @@ import virtio.linux.LinuxException;
 
 import java.util.Arrays;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.atomic.AtomicInteger;
 
 /**
@@ -25,6 +27,21 @@ final class SimulatedKernel implements Vduse {
 
     /** Whether the server may put devices on the bus. */
     volatile boolean mayManage = true;
+
+    /** How much a driver may show to a device at once. */
+    volatile long lockableBytes = Long.MAX_VALUE;
+
+    /** Groups of queues that a device has. */
+    volatile int groups = 1;
+
+    /** What vhost-vdpa can do with a device. */
+    volatile long backendFeatures =
+            1L << VhostVdpa.BACKEND_F_IOTLB_MSG_V2
+                    | 1L << VhostVdpa.BACKEND_F_IOTLB_BATCH
+                    | 1L << VhostVdpa.BACKEND_F_IOTLB_ASID;
+
+    /** Requests of a driver's that change more than a queue or memory, in their order. */
+    final List<String> driverSaid = new CopyOnWriteArrayList<>();
 
     /** Interrupts that were refused, as no driver was up. */
     final AtomicInteger refusedInterrupts = new AtomicInteger();
@@ -117,7 +134,7 @@ final class SimulatedKernel implements Vduse {
         if (device == null || !device.isOnBus()) {
             throw new LinuxException("open", name, Errno.ENOENT);
         }
-        return new SimulatedVhostVdpa(device);
+        return new SimulatedVhostVdpa(this, device);
     }
 
     /** What is told about a queue. */
