@@ -69,6 +69,7 @@ class VduseIT {
             export switch:lan vduse:net0; export switch:lan vduse:net1; \
             export switch:lan vduse:net2,split; \
             export file:/tmp/packed.img vduse:packed; export file:/tmp/split.img vduse:split,split"
+            check unprivileged unshare -U -r virtio -c "export ram:1MiB vduse:apart"
             """;
 
     /** One container drives what the other one serves. */
@@ -209,6 +210,13 @@ class VduseIT {
         assertEquals(VdpaIT.sums(guest.passed("disk")), VdpaIT.sums(said), said);
         assertTrue(said.matches("(?s).*RING_PACKED +yes +yes +yes.*"), said);
         assertTrue(said.contains(" IOPS"), said);
+    }
+
+    /** Root of a user name space may open /dev/vduse and not change the bus. */
+    @Test
+    void withoutTheRightToPutItOnTheBusTheCommandIsSaid() {
+        String said = guest.passed("unprivileged");
+        assertTrue(said.contains("as root, vdpa dev add name apart mgmtdev vduse"), said);
     }
 
     /** Before there is a driver, under one of ours, and under a mounted file system. */

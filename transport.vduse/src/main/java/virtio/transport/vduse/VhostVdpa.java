@@ -30,7 +30,7 @@ interface VhostVdpa extends AutoCloseable {
 
     /** A change of what the device sees. */
     enum Iotlb {
-        /** Shows a range; EEXIST when a part of it is shown already. */
+        /** Shows a range of which nothing is shown yet. */
         UPDATE(2),
         /** Takes a range away; no error when there is nothing. */
         INVALIDATE(3),
@@ -127,7 +127,7 @@ interface VhostVdpa extends AutoCloseable {
     void vringEnable(int queue, boolean enable) throws LinuxException;
 
     /**
-     * Changes what the device sees.
+     * Changes what the device sees; whatever the reason, an error is EFAULT.
      *
      * @param iova where the device sees it
      * @param bytes how much, whole pages

@@ -225,9 +225,10 @@ final class VhostVdpaTransport implements Transport {
             return "the kernel has given the device up, because its server has not answered: "
                     + e.getMessage();
         }
-        if (e.errno() == Errno.ENOMEM) {
-            return "a device that accesses memory by itself takes a limit of locked memory (ulimit"
-                    + " -l) of the transport's memoryBytes and more: "
+        if (e.errno() == Errno.EFAULT) {
+            return "the kernel does not take the memory and says no more; a device that accesses"
+                    + " memory by itself needs a limit of locked memory (ulimit -l) above the"
+                    + " transport's memoryBytes, and its hugePageBytes, as it takes 2048 pieces: "
                     + e.getMessage();
         }
         return closed ? "the device is closed" : e.getMessage();

@@ -283,11 +283,11 @@ final class SimulatedVhostVdpa implements VhostVdpa {
             throws LinuxException {
         check("write");
         if (!owned) {
-            throw SimulatedKernel.error("write", Errno.EPERM);
+            throw SimulatedKernel.error("write", Errno.EFAULT);
         }
         boolean batching = (backendFeatures & 1L << BACKEND_F_IOTLB_BATCH) != 0;
         if (addressSpace != 0 || !batching && change.type >= Iotlb.BATCH_BEGIN.type) {
-            throw SimulatedKernel.error("write", Errno.EINVAL);
+            throw SimulatedKernel.error("write", Errno.EFAULT);
         }
         switch (change) {
             case BATCH_BEGIN -> inBatch = true;
@@ -302,14 +302,14 @@ final class SimulatedVhostVdpa implements VhostVdpa {
 
     private void show(long iova, long bytes, long address) throws LinuxException {
         if (bytes <= 0 || iova < 0 || iova > Long.MAX_VALUE - bytes) {
-            throw SimulatedKernel.error("IOTLB_UPDATE", Errno.EINVAL);
+            throw SimulatedKernel.error("IOTLB_UPDATE", Errno.EFAULT);
         }
         var before = iotlb.floorEntry(iova + bytes - 1);
         if (before != null && before.getValue().last() >= iova) {
-            throw SimulatedKernel.error("IOTLB_UPDATE", Errno.EEXIST);
+            throw SimulatedKernel.error("IOTLB_UPDATE", Errno.EFAULT);
         }
         if (bytes > kernel.lockableBytes) {
-            throw SimulatedKernel.error("IOTLB_UPDATE", Errno.ENOMEM);
+            throw SimulatedKernel.error("IOTLB_UPDATE", Errno.EFAULT);
         }
         iotlb.put(iova, backing(iova, bytes, address));
         changed();
