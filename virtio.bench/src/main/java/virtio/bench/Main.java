@@ -16,6 +16,8 @@ public final class Main {
                    virtio bench ring [--layout=split,packed] [--workload=poll,event,burst,inorder,map]
                             [--forks=4] [--millis=1500] [--batch=32]
                      both ends of a virtqueue against C compiled on this machine, by gcc
+                   virtio bench map [--bytes=4096,131072] [--forks=3] [--millis=1000]
+                     map operations of a vDPA device, a bounced buffer against zero copy
                    virtio bench start [--rounds=10]
                      time to the first completed read of a new container, and its resident memory
             each with [--json]
@@ -50,6 +52,7 @@ public final class Main {
             case "net" -> NetBench.run(new Options(NetBench.DEFAULTS, rest));
             case "ring" -> RingBench.run(new Options(RingBench.DEFAULTS, rest));
             case "swap" -> SwapBench.run(new Options(SwapBench.DEFAULTS, rest));
+            case "map" -> MapBench.run(new Options(MapBench.DEFAULTS, rest));
             case "start" -> StartBench.run(new Options(StartBench.DEFAULTS, rest));
             case "-h", "--help" -> System.out.print(USAGE);
             case "" -> throw new IllegalArgumentException("no benchmark is named");

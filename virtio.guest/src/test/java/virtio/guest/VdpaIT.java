@@ -28,6 +28,7 @@ class VdpaIT {
                         .bundle(Mirror.class, "org.osgi.framework,virtio.api,virtio.api.net")
                         .job(
                                 """
+                                hugepages 16
                                 session c
                                 check none tell c "attach vhost-vdpa:disk9"
                                 check why tell c "why vduse:disk0; why vhost-vdpa:"
@@ -72,6 +73,26 @@ class VdpaIT {
                                     check $rogue tell c "attach vhost-vdpa:$rogue --name=$rogue"
                                 done
                                 check after tell c "perf blk0 --runtime=1; detach blk0; detach card"
+
+                                # As hardware does, the simulator takes pages instead of a process.
+                                vdpa dev del sim0
+                                vdpa dev del card0
+                                rmmod vdpa_sim_blk vdpa_sim_net vdpa_sim
+                                modprobe vdpa_sim use_va=0
+                                modprobe vdpa_sim_blk
+                                vdpa dev add name pinned mgmtdev vdpasim_blk
+                                bind pinned
+                                check unlocked tell c "attach vhost-vdpa:pinned"
+                                ulimit -l unlimited
+                                conf=/opt/virtio/conf/virtio.transport.vduse.VhostVdpaProvider.cfg
+                                echo memoryBytes=33554432 > $conf
+                                echo hugePageBytes=2097152 >> $conf
+                                check locked container "attach vhost-vdpa:pinned; \
+                                copy file:/tmp/new.img blk0"
+                                echo pinned > /sys/bus/vdpa/drivers/vhost_vdpa/unbind
+                                echo pinned > /sys/bus/vdpa/drivers/virtio_vdpa/bind
+                                until_ok test -b /dev/vda
+                                check pinned sh -c "dd if=/dev/vda bs=1M count=1 | sha256sum"
                                 """)
                         .limit(600)
                         .run();
@@ -119,6 +140,15 @@ class VdpaIT {
         String sum = sums(guest.passed("new")).getFirst();
         assertEquals(List.of(sum), sums(guest.passed("simulated")));
         assertEquals(List.of(sum), sums(guest.passed("kept")));
+    }
+
+    @Test
+    void memoryThatIsPinnedTakesALimitThatAllowsItAndHugePages() {
+        String said = guest.refused("unlocked");
+        assertTrue(said.contains("ulimit -l"), said);
+        String sum = sums(guest.passed("new")).getFirst();
+        assertEquals(sum, sums(guest.passed("locked")).getFirst());
+        assertEquals(List.of(sum), sums(guest.passed("pinned")));
     }
 
     /** Its control queue is in a group of its own, and is answered when its address is set. */

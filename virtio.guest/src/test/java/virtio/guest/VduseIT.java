@@ -57,15 +57,19 @@ class VduseIT {
             echo 0 > /sys/bus/vdpa/drivers_autoprobe
             dd if=/dev/urandom of=/tmp/disk.img bs=1M count=1
             truncate -s 1M /tmp/blank.img
+            truncate -s 1M /tmp/early.img
             truncate -s 32M /tmp/packed.img
             truncate -s 32M /tmp/split.img
+            sectors() { [ "$(cat /sys/bus/vdpa/devices/$1/virtio*/block/*/size)" = "$2" ]; }
             check served tell s "export file:/tmp/disk.img vduse:disk; \
             export file:/tmp/blank.img,serial=b vduse:moved,split; \
             export file:/tmp/blank.img,serial=b vhost-user:/tmp/b.sock; \
             export ram:1MiB vduse:victim,split; export ram:1MiB vduse:doomed; \
+            export file:/tmp/early.img vduse:early; \
             export switch:lan vduse:net0; export switch:lan vduse:net1; \
             export switch:lan vduse:net2,split; \
             export file:/tmp/packed.img vduse:packed; export file:/tmp/split.img vduse:split,split"
+            check unprivileged unshare -U -r virtio -c "export ram:1MiB vduse:apart"
             """;
 
     /** One container drives what the other one serves. */
@@ -75,6 +79,9 @@ class VduseIT {
             check disk sha256sum /tmp/disk.img
             check both tell d "attach vhost-vdpa:disk; features blk0; \
             copy blk0 file:/tmp/copy.img; perf blk0 --runtime=1 --mode=interrupt"
+            truncate -s 2M /tmp/disk.img
+            grown() { tell d "show blk0" | grep -q 'capacity *2097152 bytes'; }
+            check grown-ours until_ok grown
             check swap tell d "attach vhost-vdpa:moved --name=moved; \
             load moved --runtime=3 --swap=vhost-user:/tmp/b.sock"
             # A load wants a blank disk.
@@ -135,6 +142,10 @@ class VduseIT {
     private static final String KERNEL =
             """
             disk() { basename $(echo /sys/bus/vdpa/devices/$1/virtio*/block/*); }
+            # Grown before there is a driver, of which no server can be told.
+            truncate -s 2M /tmp/early.img
+            bind virtio_vdpa early
+            check grown-early until_ok sectors early 4096
             for name in packed split; do
                 bind virtio_vdpa $name
                 until_ok test -e /sys/bus/vdpa/devices/$name/virtio*/block
@@ -151,6 +162,10 @@ class VduseIT {
                 umount /mnt/$name
                 check remount-$name mount -t ext4 /dev/$(disk $name) /mnt/$name
                 check tree-$name sh -c "cd /mnt/$name && sha256sum -c /tmp/sums-$name"
+            done
+            for name in packed split; do
+                truncate -s 40M /tmp/$name.img
+                check grown-$name until_ok sectors $name 81920
             done
             write_on() {
                 for i in 0 1 2 3 4 5; do
@@ -184,8 +199,8 @@ class VduseIT {
             unexport vduse:split,split"
             check withdrawn sh -c '! test -e /dev/vduse/packed && ! test -e /dev/vduse/split'
             # For the host: QEMU's own disks.
-            dd if=/tmp/packed.img of=/dev/vda bs=1M
-            dd if=/tmp/split.img of=/dev/vdb bs=1M
+            dd if=/tmp/packed.img of=/dev/vda bs=1M count=32
+            dd if=/tmp/split.img of=/dev/vdb bs=1M count=32
             check said cat /run/s.out /run/d.out
             """;
 
@@ -195,6 +210,20 @@ class VduseIT {
         assertEquals(VdpaIT.sums(guest.passed("disk")), VdpaIT.sums(said), said);
         assertTrue(said.matches("(?s).*RING_PACKED +yes +yes +yes.*"), said);
         assertTrue(said.contains(" IOPS"), said);
+    }
+
+    /** Root of a user name space may open /dev/vduse and not change the bus. */
+    @Test
+    void withoutTheRightToPutItOnTheBusTheCommandIsSaid() {
+        String said = guest.passed("unprivileged");
+        assertTrue(said.contains("as root, vdpa dev add name apart mgmtdev vduse"), said);
+    }
+
+    /** Before there is a driver, under one of ours, and under a mounted file system. */
+    @ParameterizedTest
+    @ValueSource(strings = {"early", "ours", "packed", "split"})
+    void anImageThatGrowsIsALargerDisk(String disk) {
+        guest.passed("grown-" + disk);
     }
 
     @Test

@@ -6,6 +6,9 @@ import virtio.linux.Mapping;
 
 import java.io.IOException;
 import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.lang.invoke.VarHandle;
+import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -25,14 +28,19 @@ final class InflightFile implements AutoCloseable {
     private static final int STATE_BYTES = 32;
     private static final long ALIGNMENT = 64;
 
+    /** Where a region has its version; 0 is that of one without anything in flight. */
+    private static final long VERSION = 8;
+
     private final Path path;
     private final Mapping mapping;
+    private final int queues;
     private final long each;
     private final boolean found;
 
-    private InflightFile(Path path, Mapping mapping, long each, boolean found) {
+    private InflightFile(Path path, Mapping mapping, int queues, long each, boolean found) {
         this.path = path;
         this.mapping = mapping;
+        this.queues = queues;
         this.each = each;
         this.found = found;
     }
@@ -58,11 +66,12 @@ final class InflightFile implements AutoCloseable {
                         PosixFilePermissions.asFileAttribute(
                                 PosixFilePermissions.fromString("rw-------")));
                 try (FileChannel file = FileChannel.open(path, StandardOpenOption.WRITE)) {
-                    file.write(java.nio.ByteBuffer.allocate(1), bytes - 1);
+                    file.write(ByteBuffer.allocate(1), bytes - 1);
                 }
             }
             try (FileDescriptor file = FileDescriptor.open(path, FileDescriptor.O_RDWR)) {
-                return new InflightFile(path, Mapping.map(file, 0, bytes, true), each, found);
+                Mapping mapping = Mapping.map(file, 0, bytes, true);
+                return new InflightFile(path, mapping, queues, each, found);
             }
         } catch (IOException e) {
             throw new VirtioException(
@@ -82,6 +91,11 @@ final class InflightFile implements AutoCloseable {
 
     /** Forgets what was in flight: the driver has reset the device. */
     void clear() {
+        // First: who dies before the rest is cleared leaves nothing that counts.
+        for (int queue = 0; queue < queues; queue++) {
+            queue(queue).set(ValueLayout.JAVA_SHORT, VERSION, (short) 0);
+        }
+        VarHandle.releaseFence();
         mapping.segment().fill((byte) 0);
     }
 

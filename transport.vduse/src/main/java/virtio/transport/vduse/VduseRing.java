@@ -80,6 +80,11 @@ final class VduseRing {
         } catch (VirtioException | RuntimeException e) {
             started.release();
             throw e;
+        } catch (InternalError e) {
+            // How the JVM says that the file behind it is shorter than it was.
+            started.release();
+            throw new VirtioException(
+                    "queue %d: its driver has cut off the memory of the ring".formatted(index), e);
         }
         serving = started;
         started.thread.start();

@@ -26,6 +26,9 @@ import java.util.Arrays;
 final class VduseSession {
     private static final Logger LOG = System.getLogger(VduseSession.class.getPackageName());
 
+    /** How long until an interrupt is tried again that the kernel does not take yet. */
+    private static final int RETRY_MILLIS = 1;
+
     /** What a driver has written that is up: of a device that is found with queues ready. */
     private static final int UP =
             DeviceStatus.ACKNOWLEDGE
@@ -39,13 +42,22 @@ final class VduseSession {
     private final VduseDevice kernel;
     private final VduseMemory memory;
     private final VduseRing[] rings;
-    private final Object configLock = new Object();
     private Export export;
     private InflightFile inflight;
     private Epoll epoll;
     private Thread thread;
     private boolean accepted;
     private boolean packed;
+
+    /** The configuration that the kernel has. */
+    private byte[] told;
+
+    /** The driver is to be notified of a configuration change, once it is up. */
+    private boolean configInterruptDue;
+
+    /** The device has said that its configuration has changed. */
+    private volatile boolean configChanged;
+
     private volatile int status;
     private volatile boolean givenUp;
     private volatile boolean ending;
@@ -78,20 +90,39 @@ final class VduseSession {
         for (int queue = 0; queue < rings.length; queue++) {
             kernel.setUpQueue(queue, device.maxQueueSize());
         }
-        if (!fresh && device.configSize() > 0) {
-            try {
-                kernel.config(config(device));
-            } catch (LinuxException e) {
-                throw new VirtioException(
-                        "there is a device of that name, which is another one: as root, vdpa dev"
-                                + " del "
-                                + name,
-                        e);
-            }
+        if (fresh) {
+            tellConfig();
+        } else {
+            checkSame();
         }
         epoll = Epoll.create(1);
         epoll.add(kernel.file(), FileDescriptor.IN, 0);
         thread = Thread.ofPlatform().name("virtio-" + address).daemon().unstarted(this::run);
+    }
+
+    /** A device that was found has as many queues as this one, and no less configuration. */
+    private void checkSame() throws IOException {
+        try {
+            tellConfig();
+        } catch (LinuxException e) {
+            throw another(e);
+        }
+        boolean more = true;
+        try {
+            kernel.queueInfo(rings.length);
+        } catch (LinuxException e) {
+            more = e.errno() != Errno.EINVAL;
+        }
+        if (more) {
+            throw another(null);
+        }
+    }
+
+    private VirtioException another(LinuxException cause) {
+        return new VirtioException(
+                "there is a device of that name, which is another one: as root, vdpa dev del "
+                        + name,
+                cause);
     }
 
     /** Goes on where an earlier process has stopped, and serves from here on. */
@@ -112,6 +143,8 @@ final class VduseSession {
             accept();
             startRings();
             status = UP;
+            // Nobody can say what the driver has read.
+            configInterruptDue = true;
         }
         thread.start();
     }
@@ -128,7 +161,7 @@ final class VduseSession {
     private void run() {
         try {
             while (!ending && !givenUp) {
-                int ready = epoll.await(-1);
+                int ready = epoll.await(configIsTold() ? -1 : RETRY_MILLIS);
                 VduseDevice.Request request;
                 while (!ending && (request = kernel.read()) != null) {
                     answer(request);
@@ -159,8 +192,11 @@ final class VduseSession {
                 default -> throw new VirtioException("request " + request.type() + " is not known");
             }
             done = true;
-        } catch (VirtioException | IllegalStateException e) {
+        } catch (IOException | IllegalStateException e) {
             LOG.log(Level.WARNING, "{0}: {1}", address, e.getMessage());
+        } catch (RuntimeException | InternalError e) {
+            // An InternalError is how the JVM says that a driver has cut off its file.
+            LOG.log(Level.WARNING, address + ": request " + request.type(), e);
         }
         try {
             kernel.reply(request, done, state);
@@ -174,12 +210,16 @@ final class VduseSession {
 
     private void setStatus(int value) throws IOException {
         int added = value & ~status;
+        if (tellConfig()) {
+            configInterruptDue = true;
+        }
         if (value == 0) {
             stopRings();
             device.reset();
             memory.close();
             inflight.clear();
             accepted = false;
+            configInterruptDue = false;
         } else if ((added & DeviceStatus.DRIVER_OK) != 0) {
             accept();
             inflight.clear();
@@ -278,31 +318,63 @@ final class VduseSession {
         rings[queue].schedule();
     }
 
-    /** Tells the kernel what the configuration is now, and a driver that is up that it is new. */
+    /** The kernel and a driver that is up are told by the session's thread; from any thread. */
     void configChanged() {
-        synchronized (configLock) {
-            try {
-                if (device.configSize() > 0) {
-                    kernel.config(config(device));
-                }
-                if ((status & DeviceStatus.DRIVER_OK) != 0) {
-                    kernel.configInterrupt();
-                }
-            } catch (LinuxException e) {
-                LOG.log(Level.WARNING, "{0}: new configuration: {1}", address, e.getMessage());
-            }
+        configChanged = true;
+        wakeUp();
+    }
+
+    private void wakeUp() {
+        try {
+            epoll.wakeUp();
+        } catch (LinuxException e) {
+            // It has ended.
         }
+    }
+
+    /**
+     * Tells the kernel what the configuration is, from where drivers read it; whether it is new.
+     */
+    private boolean tellConfig() throws LinuxException {
+        byte[] now = config(device);
+        if (Arrays.equals(now, told)) {
+            return false;
+        }
+        if (now.length > 0) {
+            kernel.config(now);
+        }
+        told = now;
+        return true;
+    }
+
+    /** Whether nothing is left to be said about a change of the configuration. */
+    private boolean configIsTold() {
+        try {
+            if (configChanged) {
+                configChanged = false;
+                configInterruptDue = true;
+                tellConfig();
+            }
+            if (configInterruptDue && (status & DeviceStatus.DRIVER_OK) != 0) {
+                kernel.configInterrupt();
+                configInterruptDue = false;
+            }
+        } catch (LinuxException e) {
+            if (e.errno() == Errno.EINVAL) {
+                // The kernel has the answer to DRIVER_OK and has not acted on it yet.
+                return false;
+            }
+            configInterruptDue = false;
+            LOG.log(Level.WARNING, "{0}: new configuration: {1}", address, e.getMessage());
+        }
+        return true;
     }
 
     /** Serves no more and gives everything back; the device stays, and what is in flight. */
     void end() {
         ending = true;
         if (thread != null && thread.isAlive()) {
-            try {
-                epoll.wakeUp();
-            } catch (LinuxException e) {
-                // It has ended.
-            }
+            wakeUp();
             VduseExport.join(thread);
         }
         boolean stopped = true;

@@ -30,7 +30,7 @@ interface VhostVdpa extends AutoCloseable {
 
     /** A change of what the device sees. */
     enum Iotlb {
-        /** Shows a range; EEXIST when a part of it is shown already. */
+        /** Shows a range of which nothing is shown yet. */
         UPDATE(2),
         /** Takes a range away; no error when there is nothing. */
         INVALIDATE(3),
@@ -95,6 +95,12 @@ interface VhostVdpa extends AutoCloseable {
     /** Most descriptors of any queue. */
     int maxQueueSize() throws LinuxException;
 
+    /**
+     * Descriptors of a queue, which are its most as long as nobody has chosen less; EOPNOTSUPP or
+     * ENOTTY where the kernel cannot say.
+     */
+    int queueSize(int queue) throws LinuxException;
+
     /** Number of groups of queues; the queues of a group share an address space. */
     int groupCount() throws LinuxException;
 
@@ -121,7 +127,7 @@ interface VhostVdpa extends AutoCloseable {
     void vringEnable(int queue, boolean enable) throws LinuxException;
 
     /**
-     * Changes what the device sees.
+     * Changes what the device sees; whatever the reason, an error is EFAULT.
      *
      * @param iova where the device sees it
      * @param bytes how much, whole pages

@@ -38,6 +38,7 @@ final class VhostVdpaFile implements VhostVdpa {
     static final int SUSPEND = io(0x7D);
     static final int GET_VQS_COUNT = ior(0x80, 4);
     static final int GET_GROUP_NUM = ior(0x81, 4);
+    static final int GET_VRING_SIZE = iowr(0x82, 8);
 
     /** struct vhost_vdpa_config: offset and length, then the bytes. */
     private static final int CONFIG_HEADER_BYTES = 8;
@@ -64,7 +65,7 @@ final class VhostVdpaFile implements VhostVdpa {
         return new VhostVdpaFile(FileDescriptor.open(path, FileDescriptor.O_RDWR));
     }
 
-    /* _IO, _IOR and _IOW of include/uapi/asm-generic/ioctl.h, type VHOST_VIRTIO. */
+    /* _IO, _IOR, _IOW and _IOWR of include/uapi/asm-generic/ioctl.h, type VHOST_VIRTIO. */
 
     private static int io(int number) {
         return 0xAF << 8 | number;
@@ -76,6 +77,10 @@ final class VhostVdpaFile implements VhostVdpa {
 
     private static int iow(int number, int bytes) {
         return 1 << 30 | bytes << 16 | io(number);
+    }
+
+    private static int iowr(int number, int bytes) {
+        return 3 << 30 | bytes << 16 | io(number);
     }
 
     private int int32(int request) throws LinuxException {
@@ -196,6 +201,12 @@ final class VhostVdpaFile implements VhostVdpa {
     public int maxQueueSize() throws LinuxException {
         file.ioctl(GET_VRING_NUM, argument);
         return argument.get(ValueLayout.JAVA_SHORT, 0) & 0xFFFF;
+    }
+
+    @Override
+    public int queueSize(int queue) throws LinuxException {
+        state(GET_VRING_SIZE, queue, 0);
+        return argument.get(ValueLayout.JAVA_INT, 4);
     }
 
     @Override

@@ -45,7 +45,9 @@ public final class VhostVdpaProvider implements TransportProvider {
         long memoryBytes() default 256L << 20;
 
         @AttributeDefinition(
-                description = "Bytes of the huge pages behind it, as 2097152; 0: ordinary pages")
+                description =
+                        "Bytes of the huge pages behind it, as 2097152, which a device wants that"
+                                + " accesses memory by itself; 0: ordinary pages")
         long hugePageBytes() default 0;
     }
 

@@ -79,7 +79,7 @@ final class VhostVdpaTransport implements Transport {
     private final long backendFeatures;
     private final int deviceType;
     private final int configSize;
-    private final int maxQueueSize;
+    private final int[] maxQueueSizes;
     private final Ring[] rings;
     private final EventFd configCall;
     private final IovaDomain domain;
@@ -113,8 +113,8 @@ final class VhostVdpaTransport implements Transport {
             groups();
             deviceType = kernel.deviceType();
             configSize = kernel.configSize();
-            maxQueueSize = Integer.highestOneBit(kernel.maxQueueSize());
             rings = new Ring[kernel.queueCount()];
+            maxQueueSizes = maxQueueSizes();
             long[] range = kernel.iovaRange();
             counter = EventFd.create();
             configCall = counter;
@@ -141,6 +141,24 @@ final class VhostVdpaTransport implements Transport {
         for (int group = 0; count > 1 && group < count; group++) {
             kernel.groupAddressSpace(group, ADDRESS_SPACE);
         }
+    }
+
+    /** By queue: every kernel has one number for all of them, newer ones one for each. */
+    private int[] maxQueueSizes() throws LinuxException {
+        int most = kernel.maxQueueSize();
+        int[] sizes = new int[rings.length];
+        for (int queue = 0; queue < sizes.length; queue++) {
+            int own = 0;
+            try {
+                own = kernel.queueSize(queue);
+            } catch (LinuxException e) {
+                if (isEnd(e.errno())) {
+                    throw e;
+                }
+            }
+            sizes[queue] = Integer.highestOneBit(own > 0 ? Math.min(own, most) : most);
+        }
+        return sizes;
     }
 
     private boolean has(int backendFeature) {
@@ -205,6 +223,12 @@ final class VhostVdpaTransport implements Transport {
     private String said(LinuxException e) {
         if (e.errno() == Errno.EIO) {
             return "the kernel has given the device up, because its server has not answered: "
+                    + e.getMessage();
+        }
+        if (e.errno() == Errno.EFAULT) {
+            return "the kernel does not take the memory and says no more; a device that accesses"
+                    + " memory by itself needs a limit of locked memory (ulimit -l) above the"
+                    + " transport's memoryBytes, and its hugePageBytes, as it takes 2048 pieces: "
                     + e.getMessage();
         }
         return closed ? "the device is closed" : e.getMessage();
@@ -311,7 +335,7 @@ final class VhostVdpaTransport implements Transport {
 
     @Override
     public int maxQueueSize(int queue) {
-        return queue >= 0 && queue < rings.length ? maxQueueSize : 0;
+        return queue >= 0 && queue < rings.length ? maxQueueSizes[queue] : 0;
     }
 
     @Override

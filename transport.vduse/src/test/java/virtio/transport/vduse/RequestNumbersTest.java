@@ -32,6 +32,7 @@ class RequestNumbersTest {
         assertEquals(0xAF7D, VhostVdpaFile.SUSPEND);
         assertEquals(0x8004AF80, VhostVdpaFile.GET_VQS_COUNT);
         assertEquals(0x8004AF81, VhostVdpaFile.GET_GROUP_NUM);
+        assertEquals(0xC008AF82, VhostVdpaFile.GET_VRING_SIZE);
     }
 
     @Test

@@ -9,7 +9,9 @@ import virtio.linux.LinuxException;
 
 import java.util.Arrays;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.atomic.AtomicInteger;
 
 /**
@@ -22,6 +24,24 @@ final class SimulatedKernel implements Vduse {
 
     /** What happens between the answer to a new status and the kernel's acting on it. */
     volatile Runnable beforeStatus = () -> {};
+
+    /** Whether the server may put devices on the bus. */
+    volatile boolean mayManage = true;
+
+    /** How much a driver may show to a device at once. */
+    volatile long lockableBytes = Long.MAX_VALUE;
+
+    /** Groups of queues that a device has. */
+    volatile int groups = 1;
+
+    /** What vhost-vdpa can do with a device. */
+    volatile long backendFeatures =
+            1L << VhostVdpa.BACKEND_F_IOTLB_MSG_V2
+                    | 1L << VhostVdpa.BACKEND_F_IOTLB_BATCH
+                    | 1L << VhostVdpa.BACKEND_F_IOTLB_ASID;
+
+    /** Requests of a driver's that change more than a queue or memory, in their order. */
+    final List<String> driverSaid = new CopyOnWriteArrayList<>();
 
     /** Interrupts that were refused, as no driver was up. */
     final AtomicInteger refusedInterrupts = new AtomicInteger();
@@ -91,6 +111,9 @@ final class SimulatedKernel implements Vduse {
 
     @Override
     public void addToBus(String name) throws LinuxException {
+        if (!mayManage) {
+            throw new LinuxException("vdpa dev add", name, Errno.EPERM);
+        }
         need(name).addToBus();
     }
 
@@ -111,7 +134,7 @@ final class SimulatedKernel implements Vduse {
         if (device == null || !device.isOnBus()) {
             throw new LinuxException("open", name, Errno.ENOENT);
         }
-        return new SimulatedVhostVdpa(device);
+        return new SimulatedVhostVdpa(this, device);
     }
 
     /** What is told about a queue. */

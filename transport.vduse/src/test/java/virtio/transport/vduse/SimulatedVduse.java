@@ -339,6 +339,7 @@ final class SimulatedVduse {
             synchronized (SimulatedVduse.this) {
                 check("DEV_INJECT_CONFIG_IRQ");
                 if (!SimulatedKernel.isUp(status)) {
+                    kernel.refusedInterrupts.incrementAndGet();
                     throw SimulatedKernel.error("DEV_INJECT_CONFIG_IRQ", Errno.EINVAL);
                 }
                 SimulatedKernel.signal(configCall);

@@ -11,13 +11,12 @@ import java.io.IOException;
 import java.nio.file.DirectoryStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.TreeMap;
 
 /** A vhost-vdpa file that is open in the {@link SimulatedKernel}. */
 final class SimulatedVhostVdpa implements VhostVdpa {
-    private static final long OFFERED =
-            1L << BACKEND_F_IOTLB_MSG_V2 | 1L << BACKEND_F_IOTLB_BATCH | 1L << BACKEND_F_IOTLB_ASID;
-
+    private final SimulatedKernel kernel;
     private final SimulatedVduse device;
     private final TreeMap<Long, SimulatedVduse.Entry> iotlb = new TreeMap<>();
     private final EventLoop kicks;
@@ -28,7 +27,8 @@ final class SimulatedVhostVdpa implements VhostVdpa {
     private long backendFeatures;
     private volatile boolean closed;
 
-    SimulatedVhostVdpa(SimulatedVduse device) throws LinuxException {
+    SimulatedVhostVdpa(SimulatedKernel kernel, SimulatedVduse device) throws LinuxException {
+        this.kernel = kernel;
         this.device = device;
         device.hold();
         kick = new EventFd[device.queues.length];
@@ -76,16 +76,17 @@ final class SimulatedVhostVdpa implements VhostVdpa {
     @Override
     public long backendFeatures() throws LinuxException {
         check("GET_BACKEND_FEATURES");
-        return OFFERED;
+        return kernel.backendFeatures;
     }
 
     @Override
     public void backendFeatures(long bits) throws LinuxException {
         check("SET_BACKEND_FEATURES");
-        if ((bits & ~OFFERED) != 0) {
+        if ((bits & ~kernel.backendFeatures) != 0) {
             throw SimulatedKernel.error("SET_BACKEND_FEATURES", Errno.EOPNOTSUPP);
         }
         backendFeatures = bits;
+        kernel.driverSaid.add("SET_BACKEND_FEATURES %#x".formatted(bits));
     }
 
     @Override
@@ -121,6 +122,7 @@ final class SimulatedVhostVdpa implements VhostVdpa {
         if (value != 0 && (device.status() & ~value) != 0) {
             throw SimulatedKernel.error("SET_STATUS", Errno.EINVAL);
         }
+        kernel.driverSaid.add("SET_STATUS %#x".formatted(value));
         if (value == 0) {
             device.reset();
         } else {
@@ -174,18 +176,31 @@ final class SimulatedVhostVdpa implements VhostVdpa {
     @Override
     public int maxQueueSize() throws LinuxException {
         check("GET_VRING_NUM");
-        return device.queues[0].maxSize;
+        return Arrays.stream(device.queues).mapToInt(queue -> queue.maxSize).max().orElse(0);
+    }
+
+    @Override
+    public int queueSize(int queue) throws LinuxException {
+        SimulatedKernel.Queue of = queue("GET_VRING_SIZE", queue);
+        return of.size != 0 ? of.size : of.maxSize;
     }
 
     @Override
     public int groupCount() throws LinuxException {
         check("GET_GROUP_NUM");
-        return 1;
+        return kernel.groups;
     }
 
     @Override
     public void groupAddressSpace(int group, int addressSpace) throws LinuxException {
-        throw SimulatedKernel.error("SET_GROUP_ASID", Errno.EOPNOTSUPP);
+        check("SET_GROUP_ASID");
+        if (kernel.groups == 1) {
+            throw SimulatedKernel.error("SET_GROUP_ASID", Errno.EOPNOTSUPP);
+        }
+        if (group < 0 || group >= kernel.groups || addressSpace < 0) {
+            throw SimulatedKernel.error("SET_GROUP_ASID", Errno.EINVAL);
+        }
+        kernel.driverSaid.add("SET_GROUP_ASID %d %d".formatted(group, addressSpace));
     }
 
     @Override
@@ -268,11 +283,11 @@ final class SimulatedVhostVdpa implements VhostVdpa {
             throws LinuxException {
         check("write");
         if (!owned) {
-            throw SimulatedKernel.error("write", Errno.EPERM);
+            throw SimulatedKernel.error("write", Errno.EFAULT);
         }
         boolean batching = (backendFeatures & 1L << BACKEND_F_IOTLB_BATCH) != 0;
         if (addressSpace != 0 || !batching && change.type >= Iotlb.BATCH_BEGIN.type) {
-            throw SimulatedKernel.error("write", Errno.EINVAL);
+            throw SimulatedKernel.error("write", Errno.EFAULT);
         }
         switch (change) {
             case BATCH_BEGIN -> inBatch = true;
@@ -287,11 +302,14 @@ final class SimulatedVhostVdpa implements VhostVdpa {
 
     private void show(long iova, long bytes, long address) throws LinuxException {
         if (bytes <= 0 || iova < 0 || iova > Long.MAX_VALUE - bytes) {
-            throw SimulatedKernel.error("IOTLB_UPDATE", Errno.EINVAL);
+            throw SimulatedKernel.error("IOTLB_UPDATE", Errno.EFAULT);
         }
         var before = iotlb.floorEntry(iova + bytes - 1);
         if (before != null && before.getValue().last() >= iova) {
-            throw SimulatedKernel.error("IOTLB_UPDATE", Errno.EEXIST);
+            throw SimulatedKernel.error("IOTLB_UPDATE", Errno.EFAULT);
+        }
+        if (bytes > kernel.lockableBytes) {
+            throw SimulatedKernel.error("IOTLB_UPDATE", Errno.EFAULT);
         }
         iotlb.put(iova, backing(iova, bytes, address));
         changed();
@@ -370,7 +388,11 @@ final class SimulatedVhostVdpa implements VhostVdpa {
 
     @Override
     public void suspend() throws LinuxException {
-        throw SimulatedKernel.error("SUSPEND", Errno.EOPNOTSUPP);
+        check("SUSPEND");
+        if ((kernel.backendFeatures & 1L << BACKEND_F_SUSPEND) == 0) {
+            throw SimulatedKernel.error("SUSPEND", Errno.EOPNOTSUPP);
+        }
+        kernel.driverSaid.add("SUSPEND");
     }
 
     @Override

@@ -8,9 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertNotSame;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
-import org.junit.jupiter.api.Timeout;
 
 import virtio.api.DeviceStatus;
 import virtio.api.DeviceType;
@@ -18,123 +16,26 @@ import virtio.api.Feature;
 import virtio.api.Features;
 import virtio.api.VirtioException;
 import virtio.api.map.CoherentMemory;
-import virtio.api.map.DeviceMapping;
 import virtio.api.transport.DriverMemory;
 import virtio.api.transport.Export;
+import virtio.api.transport.ExportedDevice;
 import virtio.api.transport.QueueLayout;
-import virtio.api.transport.Transport;
 import virtio.tck.TestDevice;
 
 import java.lang.foreign.ValueLayout;
+import java.lang.reflect.Proxy;
 import java.nio.file.Files;
-import java.util.ArrayList;
 import java.util.List;
-import java.util.concurrent.BlockingQueue;
-import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 
 /** Servers that die, keep their device, say nothing or refuse; memory that changes meanwhile. */
-@Timeout(60)
-class VduseExportTest {
-    private static final int PACKED = Feature.RING_PACKED;
-
-    private static final int UP =
-            DeviceStatus.ACKNOWLEDGE
-                    | DeviceStatus.DRIVER
-                    | DeviceStatus.FEATURES_OK
-                    | DeviceStatus.DRIVER_OK;
-
-    private final VduseUnderTest subject = new VduseUnderTest();
-    private final BlockingQueue<Integer> used = new LinkedBlockingQueue<>();
-    private final BlockingQueue<VirtioException> gone = new LinkedBlockingQueue<>();
-    private final List<CoherentMemory> allocated = new ArrayList<>();
-    private final List<Export> exports = new ArrayList<>();
-    private boolean packed;
-    private Transport transport;
-    private DeviceMapping mapping;
-
-    @AfterEach
-    void close() {
-        if (transport != null) {
-            allocated.forEach(mapping::free);
-            transport.close();
-        }
-        exports.forEach(Export::close);
-        subject.close();
-    }
-
-    private Export export(String address, TestDevice device) throws VirtioException {
-        Export export = subject.exporter().export(address, device);
-        exports.add(export);
-        return export;
-    }
-
-    private void open() throws VirtioException {
-        transport = subject.provider().open(VduseUnderTest.ADDRESS);
-        mapping = new DeviceMapping(subject.mapOps(), transport.mapToken(0));
-        transport.listen(
-                new Transport.Listener() {
-                    @Override
-                    public void queueUsed(int queue) {
-                        used.add(queue);
-                    }
-
-                    @Override
-                    public void configChanged() {}
-
-                    @Override
-                    public void gone(VirtioException reason) {
-                        gone.add(reason);
-                    }
-                });
-    }
-
-    private CoherentMemory alloc(long bytes) {
-        CoherentMemory memory = mapping.alloc(bytes);
-        assertNotNull(memory, bytes + " bytes");
-        allocated.add(memory);
-        return memory;
-    }
-
-    /** Negotiates, starts queue 0 and says DRIVER_OK. */
-    private QueueLayout run() throws VirtioException {
-        transport.status(0);
-        transport.status(DeviceStatus.ACKNOWLEDGE);
-        transport.status(DeviceStatus.ACKNOWLEDGE | DeviceStatus.DRIVER);
-        Features features = Features.of(Feature.VERSION_1, Feature.ACCESS_PLATFORM);
-        transport.accept(packed ? features.with(PACKED) : features);
-        transport.status(UP & ~DeviceStatus.DRIVER_OK);
-        QueueLayout layout =
-                new QueueLayout(
-                        64,
-                        alloc(4096).mapHandle(),
-                        alloc(4096).mapHandle(),
-                        alloc(4096).mapHandle());
-        transport.startQueue(0, layout);
-        transport.status(UP);
-        return layout;
-    }
-
-    private static TestDevice.Started started(TestDevice device) {
-        TestDevice.Started started = device.queue(0);
-        assertNotNull(started, "queue 0 at the device");
-        return started;
-    }
-
+class VduseExportTest extends VduseEnds {
     private static byte mark(TestDevice device, int value) {
         var inflight = started(device).layout().inflight();
         byte before = inflight.get(ValueLayout.JAVA_BYTE, 40);
         inflight.set(ValueLayout.JAVA_BYTE, 40, (byte) value);
         return before;
-    }
-
-    private void notifies(TestDevice device) throws InterruptedException {
-        device.forgetNotified();
-        transport.notifyQueue(0, 0);
-        assertEquals(0, device.awaitNotified().queue());
-        used.clear();
-        started(device).export().interrupt(0);
-        assertEquals(0, used.poll(10, TimeUnit.SECONDS), "interrupt");
     }
 
     @Test
@@ -211,6 +112,55 @@ class VduseExportTest {
                         () -> export(VduseUnderTest.ADDRESS, new TestDevice(1, 16)));
         assertTrue(e.getMessage().contains("vdpa dev del disk0"), e.getMessage());
         export(VduseUnderTest.ADDRESS, new TestDevice(1, 8));
+    }
+
+    @Test
+    void aDeviceWithMoreQueuesIsAnotherOne() throws Exception {
+        export(VduseUnderTest.ADDRESS + ",keep", new TestDevice(3, 8)).close();
+        VirtioException e =
+                assertThrows(
+                        VirtioException.class,
+                        () -> export(VduseUnderTest.ADDRESS, new TestDevice(2, 8)));
+        assertTrue(e.getMessage().contains("vdpa dev del disk0"), e.getMessage());
+        export(VduseUnderTest.ADDRESS, new TestDevice(3, 8));
+    }
+
+    @Test
+    void withoutTheRightToPutItOnTheBusTheDeviceWaitsForWhoHasIt() throws Exception {
+        subject.kernel.mayManage = false;
+        TestDevice device = new TestDevice(1, 8);
+        export(VduseUnderTest.ADDRESS, device);
+        assertThrows(VirtioException.class, this::open);
+        subject.kernel.mayManage = true;
+        subject.kernel.addToBus(VduseUnderTest.ADDRESS);
+        open();
+        run();
+        notifies(device);
+    }
+
+    /** Its driver has cut off the file that the rings are in, and so the JVM says it. */
+    @Test
+    void aRingThatIsGoneIsRefusedAndTheDeviceGoesOn() throws Exception {
+        TestDevice device = new TestDevice(1, 8);
+        AtomicBoolean gone = new AtomicBoolean(true);
+        ExportedDevice cutOff =
+                (ExportedDevice)
+                        Proxy.newProxyInstance(
+                                getClass().getClassLoader(),
+                                new Class<?>[] {ExportedDevice.class},
+                                (proxy, method, arguments) -> {
+                                    if (method.getName().equals("startQueue") && gone.get()) {
+                                        throw new InternalError("a fault in a memory access");
+                                    }
+                                    return method.invoke(device, arguments);
+                                });
+        exports.add(subject.exporter().export(VduseUnderTest.ADDRESS, cutOff));
+        open();
+        run();
+        assertEquals(UP & ~DeviceStatus.DRIVER_OK, transport.status());
+        gone.set(false);
+        run();
+        notifies(device);
     }
 
     @Test
@@ -401,22 +351,5 @@ class VduseExportTest {
                             VirtioException.class, () -> export(name, new TestDevice(1, 0)), name);
             assertTrue(e.getMessage().startsWith("vduse:" + name + ": "), e.getMessage());
         }
-    }
-
-    @Test
-    void theKernelsRulesAreErrorsThatNameThem() throws Exception {
-        export(VduseUnderTest.ADDRESS, new TestDevice(1, 8));
-        open();
-        run();
-        VirtioException less =
-                assertThrows(
-                        VirtioException.class, () -> transport.status(DeviceStatus.ACKNOWLEDGE));
-        assertTrue(less.getMessage().contains("SET_STATUS ACKNOWLEDGE"), less.getMessage());
-        VirtioException late =
-                assertThrows(
-                        VirtioException.class,
-                        () -> transport.accept(Features.of(Feature.VERSION_1)));
-        assertTrue(late.getMessage().contains("SET_FEATURES"), late.getMessage());
-        assertTrue(gone.isEmpty(), "a broken rule is no end of the device");
     }
 }

@@ -19,6 +19,7 @@ import java.util.concurrent.atomic.AtomicLongArray;
 final class BouncePool {
     static final int SLOT_BYTES = 4096;
     private static final int SLOT_SHIFT = 12;
+    private static final MemorySegment ZEROES = MemorySegment.ofArray(new byte[SLOT_BYTES]);
 
     private final MemorySegment region;
     private final int words;
@@ -71,8 +72,7 @@ final class BouncePool {
             MemorySegment.copy(page, offset, region, at, size);
             from += size;
         }
-        // What an earlier mapping left behind is nobody's business.
-        region.asSlice(from, at + ((long) count << SLOT_SHIFT) - from).fill((byte) 0);
+        clear(from, at + ((long) count << SLOT_SHIFT));
         for (int i = 0; i < count; i++) {
             first[slot + i] = slot;
         }
@@ -81,6 +81,18 @@ final class BouncePool {
         pages[slot] = page;
         live.getAndIncrement();
         return at;
+    }
+
+    /**
+     * What an earlier mapping left behind is nobody's business. Copied from a page that stays in
+     * the cache: to fill a slice of a large region is slower, and may allocate the slice.
+     */
+    private void clear(long from, long end) {
+        for (long at = from; at < end; ) {
+            long piece = Math.min(end - at, SLOT_BYTES);
+            MemorySegment.copy(ZEROES, 0, region, at, piece);
+            at += piece;
+        }
     }
 
     void unmap(long at, long size, Direction direction, boolean copy) {

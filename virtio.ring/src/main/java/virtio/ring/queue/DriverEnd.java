@@ -240,8 +240,7 @@ public abstract class DriverEnd extends Shadow implements Virtqueue {
             return;
         }
         // Pairs with the fence of enabling: either the owner sees the used buffer, or this sees
-        // that
-        // callbacks are enabled.
+        // that callbacks are enabled.
         VarHandle.fullFence();
         try {
             if (!moreUsed(memory.segment())) {

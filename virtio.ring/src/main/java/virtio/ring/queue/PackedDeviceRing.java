@@ -88,7 +88,7 @@ abstract class PackedDeviceRing extends DeviceEnd {
         }
         seen = available;
         notified = used;
-        notifyAnyway = used != 0;
+        notifyAnyway = used != 0 || inflight != null && inflight.revived();
         availableSlot = (char) (available % size);
         usedSlot = (char) (used % size);
         availableLap = available - availableSlot;

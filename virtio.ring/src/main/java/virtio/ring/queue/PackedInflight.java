@@ -48,6 +48,7 @@ final class PackedInflight {
 
     private final long base;
     private final int size;
+    private final boolean revived;
 
     /** By entry, whether free or in a list: the next one; {@link #size} for none. */
     private final int[] next;
@@ -113,7 +114,12 @@ final class PackedInflight {
         heads = new int[size];
         batch = new int[size];
         int version = RingMemory.get16(base + VERSION);
-        if (version == 0) {
+        revived = version != 0;
+        if (!revived) {
+            // Who cleared it may have died when no more than the header was cleared.
+            for (int head = 0; head < size; head++) {
+                RingMemory.set8(entry(head) + INFLIGHT, 0);
+            }
             usedSlot = (int) (used % size);
             usedWrap = (used / size & 1) == 0;
             linkFree();
@@ -219,6 +225,11 @@ final class PackedInflight {
 
     private long entry(int at) {
         return base + HEADER_BYTES + (long) ENTRY_BYTES * at;
+    }
+
+    /** Whether there was an earlier life. */
+    boolean revived() {
+        return revived;
     }
 
     /** Where used descriptors go on, as a count. */

@@ -75,7 +75,7 @@ final class SplitDeviceEnd extends DeviceEnd {
         }
         availableSeen = nextAvailable;
         notified = used;
-        notifyAnyway = used != 0;
+        notifyAnyway = used != 0 || inflight != null && inflight.revived();
         RingMemory.setOpaque16(usedRing() + SplitRing.FLAGS, 0);
     }
 
@@ -347,7 +347,9 @@ final class SplitDeviceEnd extends DeviceEnd {
         }
         RingMemory.setRelease16(usedRing() + SplitRing.IDX, used);
         if (inflight != null) {
-            inflight.used(head, used & 0xFFFF);
+            VarHandle.releaseFence();
+            inflight.used(head);
+            inflight.published(used & 0xFFFF);
         }
     }
 
@@ -362,10 +364,12 @@ final class SplitDeviceEnd extends DeviceEnd {
         inBurst = false;
         RingMemory.setRelease16(usedRing() + SplitRing.IDX, used);
         if (inflight != null) {
+            VarHandle.releaseFence();
             for (int at = burstFrom; at != used; at++) {
                 long element = RingMemory.get64(usedRing() + SplitRing.RING + 8L * (at & mask));
-                inflight.used((int) element & mask, used & 0xFFFF);
+                inflight.used((int) element & mask);
             }
+            inflight.published(used & 0xFFFF);
         }
     }
 

@@ -16,7 +16,7 @@ import java.util.List;
  * by head      | inflight u8 | padding u8[5] | next u16 | counter u64 |
  * </pre>
  *
- * Every completion is a batch of one.
+ * A batch is what one store of the used ring's index publishes.
  */
 final class SplitInflight {
     private static final int VERSION_1 = 1;
@@ -33,6 +33,7 @@ final class SplitInflight {
     private static final int STATE_BYTES = 16;
 
     private final long base;
+    private final boolean revived;
 
     /** Heads to be submitted again, oldest first. */
     private final int[] resubmit;
@@ -59,7 +60,13 @@ final class SplitInflight {
         }
         base = region.address();
         int version = RingMemory.get16(base + VERSION);
-        if (version == 0) {
+        revived = version != 0;
+        if (!revived) {
+            // Who cleared it may have died when no more than the header was cleared.
+            for (int head = 0; head < size; head++) {
+                RingMemory.set8(state(head) + INFLIGHT, 0);
+            }
+            RingMemory.set16(base + LAST_BATCH_HEAD, 0);
             RingMemory.set16(base + DESC_NUM, size);
             RingMemory.set16(base + USED_IDX, used);
             RingMemory.setRelease16(base + VERSION, VERSION_1);
@@ -98,6 +105,11 @@ final class SplitInflight {
         return base + HEADER_BYTES + (long) STATE_BYTES * head;
     }
 
+    /** Whether there was an earlier life. */
+    boolean revived() {
+        return revived;
+    }
+
     int recovered() {
         return resubmit.length;
     }
@@ -125,10 +137,16 @@ final class SplitInflight {
         RingMemory.set16(base + LAST_BATCH_HEAD, head);
     }
 
-    /** It is published, and the used ring's index is this. */
-    void used(int head, int used) {
-        VarHandle.releaseFence();
+    /** One of those that the used ring's index now covers; {@link #published} comes after all. */
+    void used(int head) {
         RingMemory.set8(state(head) + INFLIGHT, 0);
+    }
+
+    /**
+     * All of them are noted, and the used ring's index is this: only now, as a later life goes
+     * through the batch as long as the index here is another one.
+     */
+    void published(int used) {
         VarHandle.releaseFence();
         RingMemory.set16(base + USED_IDX, used);
     }

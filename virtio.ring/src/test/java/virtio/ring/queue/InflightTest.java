@@ -139,6 +139,18 @@ class InflightTest {
     }
 
     @Test
+    void theDriverIsToldEvenWhereTheUsedIndexBeginsAgain() throws Exception {
+        for (int i = 0; i < 1 << 16; i++) {
+            add(0);
+            rig.device.complete(take(1).get(0), 0);
+            rig.driver.get();
+        }
+        revive();
+        rig.device.serve(new OneBackend(q -> {}));
+        assertEquals(1, rig.interrupts);
+    }
+
+    @Test
     void aRegionThatDoesNotFitIsRefused() {
         RingMemory.set16(region.address() + 10, 32);
         assertEquals(

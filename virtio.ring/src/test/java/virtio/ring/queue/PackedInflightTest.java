@@ -338,6 +338,19 @@ class PackedInflightTest {
     }
 
     @Test
+    void theDriverIsToldEvenWhereTheRingBeginsAgain() throws Exception {
+        start();
+        for (int i = 0; i < 2 * SIZE; i++) {
+            add(0, 1);
+            rig.device.complete(take(1).get(0), 0);
+            rig.driver.get();
+        }
+        revive();
+        rig.device.serve(new OneBackend(q -> {}));
+        assertEquals(1, rig.interrupts);
+    }
+
+    @Test
     void aRegionThatDoesNotFitIsRefused() throws Exception {
         start();
         refused(
