@@ -58,6 +58,9 @@ final class VduseSession {
     /** The device has said that its configuration has changed. */
     private volatile boolean configChanged;
 
+    /** It did so while the driver was up, which is to hear of it until it resets the device. */
+    private volatile boolean changedWhileUp;
+
     private volatile int status;
     private volatile boolean givenUp;
     private volatile boolean ending;
@@ -220,6 +223,7 @@ final class VduseSession {
             inflight.clear();
             accepted = false;
             configInterruptDue = false;
+            changedWhileUp = false;
         } else if ((added & DeviceStatus.DRIVER_OK) != 0) {
             accept();
             inflight.clear();
@@ -320,6 +324,9 @@ final class VduseSession {
 
     /** The kernel and a driver that is up are told by the session's thread; from any thread. */
     void configChanged() {
+        if ((status & DeviceStatus.DRIVER_OK) != 0) {
+            changedWhileUp = true;
+        }
         configChanged = true;
         wakeUp();
     }
@@ -352,8 +359,11 @@ final class VduseSession {
         try {
             if (configChanged) {
                 configChanged = false;
-                configInterruptDue = true;
-                tellConfig();
+                if (changedWhileUp) {
+                    changedWhileUp = false;
+                    configInterruptDue = true;
+                }
+                configInterruptDue |= tellConfig();
             }
             if (configInterruptDue && (status & DeviceStatus.DRIVER_OK) != 0) {
                 kernel.configInterrupt();
