@@ -57,6 +57,8 @@ class RogueCardTest {
                                             case "mapping" -> MAPPING;
                                             case "add" ->
                                                     add((ScatterList) args[0], (long) args[1]);
+                                            case "addInMapped" ->
+                                                    addIn((long[]) args[2], (int) args[3]);
                                             case "get" -> get((long[]) args[0], (int[]) args[1]);
                                             default -> false;
                                         });
@@ -78,6 +80,13 @@ class RogueCardTest {
     private boolean add(ScatterList buffer, long token) {
         assertEquals(0, buffer.outCount());
         return posted.add(token);
+    }
+
+    private int addIn(long[] tokens, int count) {
+        for (int i = 0; i < count; i++) {
+            posted.add(tokens[i]);
+        }
+        return count;
     }
 
     private int get(long[] tokens, int[] lengths) {
