@@ -257,7 +257,8 @@ class VduseIT {
         "table of one's own,broken",
         "head of no descriptor,broken",
         "index that jumps,broken",
-        "memory taken away from what is in flight,survived"
+        "memory taken away from what is in flight,survived",
+        "memory cut off,its driver has cut off its memory"
     })
     void aBadDriverIsToldAndHarmsNobody(String misdeed, String outcome) {
         String said = guest.passed("rogue");

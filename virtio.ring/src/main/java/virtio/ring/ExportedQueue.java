@@ -52,7 +52,13 @@ final class ExportedQueue {
                 }
             } catch (RuntimeException | Error e) {
                 stopping = true;
-                String reason = "queue %d: backend %s threw %s".formatted(queue.index(), name, e);
+                // The JVM's word for an access behind the end of a mapped file.
+                boolean cutOff = e instanceof InternalError;
+                String what =
+                        cutOff
+                                ? "its driver has cut off its memory"
+                                : "backend %s threw %s".formatted(name, e);
+                String reason = "queue %d: %s".formatted(queue.index(), what);
                 contain("queueBroken", () -> export.queueBroken(queue.index(), reason));
             } finally {
                 inside.set(null);

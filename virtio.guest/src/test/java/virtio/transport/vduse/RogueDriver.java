@@ -9,9 +9,13 @@ import virtio.api.DeviceStatus;
 import virtio.api.Feature;
 import virtio.api.Features;
 import virtio.linux.EventFd;
+import virtio.linux.FileDescriptor;
 import virtio.linux.LinuxException;
+import virtio.linux.Mapping;
 import virtio.linux.SharedMemory;
 
+import java.io.IOException;
+import java.io.RandomAccessFile;
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -99,6 +103,35 @@ public final class RogueDriver {
             System.out.println("memory taken away from what is in flight: survived");
             rogue.start(IOVA);
             rogue.read("memory taken away");
+            rogue.reset();
+            cutOff(kernel, Path.of(args[1]));
+        }
+    }
+
+    /** Shows a file that has no bytes any more when its server looks into the ring. */
+    private static void cutOff(VhostVdpa kernel, Path log) throws Exception {
+        Path path = Files.createTempFile("rogue", ".memory");
+        try (RandomAccessFile file = new RandomAccessFile(path.toFile(), "rw")) {
+            file.setLength(BYTES);
+            try (FileDescriptor opened = FileDescriptor.open(path, FileDescriptor.O_RDWR);
+                    Mapping mapping = Mapping.map(opened, 0, BYTES, true)) {
+                RogueDriver rogue = new RogueDriver(kernel, mapping.segment(), log);
+                rogue.start(IOVA);
+                rogue.read("another memory");
+                rogue.logged = Files.readString(log).length();
+                file.setLength(0);
+                rogue.kick.signal();
+                String said = null;
+                long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(PATIENCE_SECONDS);
+                while (said == null && System.nanoTime() - end < 0) {
+                    said = rogue.broken();
+                }
+                System.out.println("memory cut off: " + said);
+                file.setLength(BYTES);
+                rogue.start(IOVA);
+                rogue.read("memory cut off");
+                rogue.reset();
+            }
         }
     }
 
@@ -187,12 +220,9 @@ public final class RogueDriver {
     private String complaint() throws Exception {
         long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(PATIENCE_SECONDS);
         while (System.nanoTime() - end < 0) {
-            // The last line may not be whole yet.
-            String said = Files.readString(log).substring(logged);
-            for (String line : said.substring(0, said.lastIndexOf('\n') + 1).split("\n")) {
-                if (line.contains("broken")) {
-                    return line;
-                }
+            String line = broken();
+            if (line != null) {
+                return line;
             }
             if (memory.get(JAVA_SHORT, USED + 2) != 0) {
                 return "used with status " + memory.get(JAVA_BYTE, STATUS);
@@ -200,5 +230,16 @@ public final class RogueDriver {
             Thread.sleep(10);
         }
         return "nothing said";
+    }
+
+    /** What its server has said of a broken queue since; null when nothing. */
+    private String broken() throws IOException {
+        // The last line may not be whole yet.
+        String said = Files.readString(log).substring(logged);
+        return said.substring(0, said.lastIndexOf('\n') + 1)
+                .lines()
+                .filter(line -> line.contains("broken"))
+                .findFirst()
+                .orElse(null);
     }
 }
