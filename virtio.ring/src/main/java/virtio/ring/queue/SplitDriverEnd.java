@@ -185,7 +185,7 @@ class SplitDriverEnd extends SplitDriverRing {
         long element = usedElement(used);
         int id = (int) element;
         if (Integer.compareUnsigned(id, mask) > 0) {
-            return outOfRange(id);
+            return take(element);
         }
         int at = id << SHADOW_SHIFT;
         long state = shadow[at + STATE];
@@ -298,30 +298,23 @@ class SplitDriverEnd extends SplitDriverRing {
     final boolean offered(long element) {
         int id = (int) element;
         if (id < 0 || id > mask) {
-            outOfRange(id);
+            breakQueue(
+                    "the device used descriptor %d, the limit is %d"
+                            .formatted(Integer.toUnsignedLong(id), size - 1));
             return false;
         }
         long state = shadow[(id << SHADOW_SHIFT) + STATE];
-        if (state >= 0 || element >>> 32 > (state & BYTES)) {
-            notOffered(id, element >>> 32, state);
+        if (state >= 0) {
+            breakQueue("the device used descriptor %d, which is not outstanding".formatted(id));
+            return false;
+        }
+        long length = element >>> 32;
+        if (length > (state & BYTES)) {
+            breakQueue(
+                    "the device wrote %d bytes to the buffer of descriptor %d, the limit is %d"
+                            .formatted(length, id, state & BYTES));
             return false;
         }
         return true;
-    }
-
-    private long outOfRange(int id) {
-        breakQueue(
-                "the device used descriptor %d, the limit is %d"
-                        .formatted(Integer.toUnsignedLong(id), size - 1));
-        return NONE;
-    }
-
-    private long notOffered(int id, long length, long state) {
-        breakQueue(
-                state >= 0
-                        ? "the device used descriptor %d, which is not outstanding".formatted(id)
-                        : "the device wrote %d bytes to the buffer of descriptor %d, the limit is %d"
-                                .formatted(length, id, state & BYTES));
-        return NONE;
     }
 }
