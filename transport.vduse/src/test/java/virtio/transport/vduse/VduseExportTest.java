@@ -105,24 +105,21 @@ class VduseExportTest extends VduseEnds {
 
     @Test
     void aDeviceWithMoreConfigurationIsAnotherOne() throws Exception {
-        export(VduseUnderTest.ADDRESS + ",keep", new TestDevice(1, 8)).close();
-        VirtioException e =
-                assertThrows(
-                        VirtioException.class,
-                        () -> export(VduseUnderTest.ADDRESS, new TestDevice(1, 16)));
-        assertTrue(e.getMessage().contains("vdpa dev del disk0"), e.getMessage());
-        export(VduseUnderTest.ADDRESS, new TestDevice(1, 8));
+        isAnotherOne(1, 8, new TestDevice(1, 16));
     }
 
     @Test
     void aDeviceWithMoreQueuesIsAnotherOne() throws Exception {
-        export(VduseUnderTest.ADDRESS + ",keep", new TestDevice(3, 8)).close();
+        isAnotherOne(3, 8, new TestDevice(2, 8));
+    }
+
+    /** A device is refused in place of one with so many queues and bytes of configuration. */
+    private void isAnotherOne(int queues, int configSize, TestDevice other) throws Exception {
+        export(VduseUnderTest.ADDRESS + ",keep", new TestDevice(queues, configSize)).close();
         VirtioException e =
-                assertThrows(
-                        VirtioException.class,
-                        () -> export(VduseUnderTest.ADDRESS, new TestDevice(2, 8)));
+                assertThrows(VirtioException.class, () -> export(VduseUnderTest.ADDRESS, other));
         assertTrue(e.getMessage().contains("vdpa dev del disk0"), e.getMessage());
-        export(VduseUnderTest.ADDRESS, new TestDevice(3, 8));
+        export(VduseUnderTest.ADDRESS, new TestDevice(queues, configSize));
     }
 
     @Test

@@ -390,22 +390,24 @@ public abstract class DriverEnd extends Shadow implements Virtqueue {
 
     @Override
     public final int addOutMapped(long[] mapHandles, int[] lengths, long[] tokens, int count) {
-        checkMapped(mapHandles, lengths, tokens, count);
-        return addMapped(mapHandles, lengths, tokens, room(count), false);
+        return addMapped(mapHandles, lengths, tokens, count, false);
     }
 
     @Override
     public final int addInMapped(long[] mapHandles, int[] lengths, long[] tokens, int count) {
-        checkMapped(mapHandles, lengths, tokens, count);
-        return addMapped(mapHandles, lengths, tokens, room(count), true);
+        return addMapped(mapHandles, lengths, tokens, count, true);
     }
 
-    private int room(int count) {
-        return broken != null ? 0 : Math.min(count, free);
+    private int addMapped(
+            long[] mapHandles, int[] lengths, long[] tokens, int count, boolean write) {
+        checkMapped(mapHandles, lengths, tokens, count);
+        int room = broken != null ? 0 : Math.min(count, free);
+        exposeMapped(mapHandles, lengths, tokens, room, write);
+        return room;
     }
 
     /** Exposes that many checked buffers of one premapped element each; there is room for them. */
-    abstract int addMapped(
+    abstract void exposeMapped(
             long[] mapHandles, int[] lengths, long[] tokens, int count, boolean write);
 
     /** Throws for premapped buffers that could never be added. */

@@ -43,7 +43,7 @@ class PackedDriverEnd extends PackedDriverRing {
     }
 
     @Override
-    int addMapped(long[] mapHandles, int[] lengths, long[] tokens, int count, boolean write) {
+    void exposeMapped(long[] mapHandles, int[] lengths, long[] tokens, int count, boolean write) {
         // What the device sees comes first: its lines are on their way here meanwhile.
         makeAvailable(mapHandles, lengths, count, write ? Descriptor.WRITE : 0);
         long[] shadow = this.shadow;
@@ -56,7 +56,6 @@ class PackedDriverEnd extends PackedDriverRing {
             shadow[at + STATE] = HELD | lengths[i] & writable;
         }
         free -= count;
-        return count;
     }
 
     private boolean addMany(ScatterList buffers, int count, long token) {

@@ -47,7 +47,7 @@ class SplitDriverEnd extends SplitDriverRing {
     }
 
     @Override
-    int addMapped(long[] mapHandles, int[] lengths, long[] tokens, int count, boolean write) {
+    void exposeMapped(long[] mapHandles, int[] lengths, long[] tokens, int count, boolean write) {
         long[] shadow = this.shadow;
         char[] freeIds = this.freeIds;
         int top = shift + free - 1;
@@ -65,7 +65,6 @@ class SplitDriverEnd extends SplitDriverRing {
         }
         free -= count;
         passAvailable(count);
-        return count;
     }
 
     private static void descriptor(long address, long handle, long word) {
