@@ -97,7 +97,7 @@ final class Guest implements AutoCloseable {
     private Process machine;
     private Thread reader;
     private SocketChannel monitor;
-    private BufferedReader answers;
+    private final List<String> answers = new ArrayList<>();
     private boolean over;
     private int exit = -1;
 
@@ -273,16 +273,21 @@ final class Guest implements AutoCloseable {
 
     /** Waits for a line that starts so, from the beginning on. */
     String await(String start) throws InterruptedException {
+        return await(lines, 0, start, line -> line.startsWith(start));
+    }
+
+    /** Waits for such a line of the console or the monitor, from one on. */
+    private String await(List<String> said, int from, String name, Predicate<String> wanted)
+            throws InterruptedException {
         long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(limitSeconds);
-        Predicate<String> wanted = line -> line.startsWith(start);
         synchronized (lines) {
-            while (lines.stream().noneMatch(wanted)) {
+            while (said.stream().skip(from).noneMatch(wanted)) {
                 long left = TimeUnit.NANOSECONDS.toMillis(end - System.nanoTime());
-                assertTrue(!over, () -> "the guest ended without \"" + start + "\": " + tail());
-                assertTrue(left > 0, () -> "no \"" + start + "\" in time: " + tail());
+                assertTrue(!over, () -> "the guest ended without \"" + name + "\": " + tail());
+                assertTrue(left > 0, () -> "no \"" + name + "\" in time: " + tail());
                 lines.wait(left);
             }
-            return lines.stream().filter(wanted).findFirst().orElseThrow();
+            return said.stream().skip(from).filter(wanted).findFirst().orElseThrow();
         }
     }
 
@@ -304,23 +309,58 @@ final class Guest implements AutoCloseable {
      * A command to QEMU's monitor, as {@code qmp("device_del", "{\"id\": \"blk\"}")}; the answer,
      * which is no error.
      */
-    String qmp(String execute, String arguments) throws IOException {
+    String qmp(String execute, String arguments) throws Exception {
         if (monitor == null) {
             monitor = SocketChannel.open(StandardProtocolFamily.UNIX);
             monitor.connect(UnixDomainSocketAddress.of(work.resolve("qmp")));
-            answers = new BufferedReader(Channels.newReader(monitor, StandardCharsets.UTF_8));
-            answers.readLine(); // the greeting
+            Thread.ofPlatform().daemon().name("monitor of " + name).start(this::listen);
             qmp("qmp_capabilities", "{}");
         }
         String line = "{\"execute\": \"%s\", \"arguments\": %s}\n".formatted(execute, arguments);
+        int before = answers();
         monitor.write(ByteBuffer.wrap(line.getBytes(StandardCharsets.UTF_8)));
-        String answer = answers.readLine();
-        while (answer != null && answer.contains("\"event\"")) {
-            answer = answers.readLine();
-        }
-        String said = answer;
-        assertTrue(said != null && said.contains("\"return\""), () -> execute + ": " + said);
+        String said =
+                await(
+                        answers,
+                        before,
+                        execute,
+                        answer ->
+                                answer.startsWith("{\"return\"")
+                                        || answer.startsWith("{\"error\""));
+        assertTrue(said.startsWith("{\"return\""), () -> execute + ": " + said);
         return said;
+    }
+
+    /** Asks the guest to let go of a device, and waits until QEMU has taken it out of its slot. */
+    void unplug(String device) throws Exception {
+        int before = answers();
+        qmp("device_del", "{\"id\": \"%s\"}".formatted(device));
+        String id = "\"device\": \"%s\"".formatted(device);
+        await(
+                answers,
+                before,
+                device + " unplugged",
+                answer -> answer.contains("\"DEVICE_DELETED\"") && answer.contains(id));
+    }
+
+    private int answers() {
+        synchronized (lines) {
+            return answers.size();
+        }
+    }
+
+    private void listen() {
+        try {
+            var said = new BufferedReader(Channels.newReader(monitor, StandardCharsets.UTF_8));
+            for (String line = said.readLine(); line != null; line = said.readLine()) {
+                synchronized (lines) {
+                    answers.add(line);
+                    lines.notifyAll();
+                }
+            }
+        } catch (IOException e) {
+            // The machine is off.
+        }
     }
 
     /** Waits until the job and the machine have ended. */

@@ -82,7 +82,7 @@ class PciLiveIT {
             guest.qmp(
                     "block_resize", "{\"node-name\": \"grow\", \"size\": %d}".formatted(2 * BYTES));
             guest.await("hot is under load");
-            guest.qmp("device_del", "{\"id\": \"hot\"}");
+            guest.unplug("hot");
             guest.await("hot is away");
             guest.qmp(
                     "device_add",
@@ -90,7 +90,7 @@ class PciLiveIT {
                             + " \"bus\": \"rp8\", \"disable-legacy\": \"on\","
                             + " \"iommu_platform\": true}");
             guest.await("lost attached");
-            guest.qmp("device_del", "{\"id\": \"hot2\"}");
+            guest.unplug("hot2");
             guest.end();
         } finally {
             guest.close();
