@@ -116,17 +116,7 @@ public final class EventLoop implements AutoCloseable {
         } catch (LinuxException e) {
             // The loop has ended and closed it.
         }
-        boolean interrupted = false;
-        while (thread != Thread.currentThread() && thread.isAlive()) {
-            try {
-                thread.join();
-            } catch (InterruptedException e) {
-                interrupted = true;
-            }
-        }
-        if (interrupted) {
-            Thread.currentThread().interrupt();
-        }
+        Linux.join(thread);
     }
 
     /** A file that the loop waits for. */

@@ -7,7 +7,7 @@ import java.nio.ByteOrder;
 import java.nio.file.Path;
 import java.util.Optional;
 
-/** What this machine allows, and the calling thread's place on it. */
+/** What this machine allows, and the calling thread's place among others on it. */
 public final class Linux {
     private static final int R_OK_W_OK = 4 | 2;
     private static final int CPU_SETSIZE = 1024;
@@ -78,6 +78,24 @@ public final class Linux {
             if (result < 0) {
                 throw new LinuxException("sched_setaffinity", "cpu " + cpu, -result);
             }
+        }
+    }
+
+    /**
+     * Waits for the end of a thread that is about to end; for the calling thread itself not at all.
+     * An interrupt does not end the waiting, and is pending afterwards.
+     */
+    public static void join(Thread thread) {
+        boolean interrupted = false;
+        while (thread != Thread.currentThread() && thread.isAlive()) {
+            try {
+                thread.join();
+            } catch (InterruptedException e) {
+                interrupted = true;
+            }
+        }
+        if (interrupted) {
+            Thread.currentThread().interrupt();
         }
     }
 }

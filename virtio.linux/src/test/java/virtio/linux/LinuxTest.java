@@ -1,6 +1,7 @@
 package virtio.linux;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -13,6 +14,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
+import java.util.concurrent.CountDownLatch;
 
 @ExtendWith(Leaks.class)
 class LinuxTest {
@@ -87,6 +89,38 @@ class LinuxTest {
         assertEquals("sched_setaffinity cpu 1023: invalid argument (EINVAL)", e.getMessage());
         assertThrows(IllegalArgumentException.class, () -> Linux.pin(-1));
         assertThrows(IllegalArgumentException.class, () -> Linux.pin(1024));
+    }
+
+    @Test
+    void anInterruptIsPendingWhenTheThreadHasEnded() throws Exception {
+        CountDownLatch leave = new CountDownLatch(1);
+        Thread ending =
+                Thread.ofPlatform()
+                        .start(
+                                () -> {
+                                    try {
+                                        leave.await();
+                                    } catch (InterruptedException e) {
+                                        throw new AssertionError(e);
+                                    }
+                                });
+        boolean[] seen = new boolean[2];
+        Thread waiting =
+                Thread.ofPlatform()
+                        .start(
+                                () -> {
+                                    Thread.currentThread().interrupt();
+                                    Linux.join(ending);
+                                    seen[0] = ending.isAlive();
+                                    seen[1] = Thread.interrupted();
+                                });
+        waiting.join(50);
+        assertTrue(waiting.isAlive(), "the interrupt ended the waiting");
+        leave.countDown();
+        waiting.join();
+        assertFalse(seen[0]);
+        assertTrue(seen[1]);
+        Linux.join(Thread.currentThread());
     }
 
     @Test

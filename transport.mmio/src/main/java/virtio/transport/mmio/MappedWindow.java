@@ -5,6 +5,7 @@ import virtio.api.map.RegionMemory;
 import virtio.linux.Errno;
 import virtio.linux.EventLoop;
 import virtio.linux.FileDescriptor;
+import virtio.linux.Linux;
 import virtio.linux.LinuxException;
 import virtio.linux.Mapping;
 import virtio.linux.Memory;
@@ -293,17 +294,7 @@ final class MappedWindow implements RegisterWindow {
         }
         if (polling != null) {
             LockSupport.unpark(polling);
-            boolean interrupted = false;
-            while (polling.isAlive()) {
-                try {
-                    polling.join();
-                } catch (InterruptedException e) {
-                    interrupted = true;
-                }
-            }
-            if (interrupted) {
-                Thread.currentThread().interrupt();
-            }
+            Linux.join(polling);
         }
         if (uio != null) {
             uio.close();

@@ -10,6 +10,7 @@ import virtio.api.net.NetFeature;
 import virtio.api.transport.Export;
 import virtio.api.transport.ExportedDevice;
 import virtio.linux.Errno;
+import virtio.linux.Linux;
 import virtio.linux.LinuxException;
 
 import java.io.IOException;
@@ -254,7 +255,7 @@ final class VduseExport implements Export {
         session.end();
         left.countDown();
         if (off.getCount() == 0) {
-            join(removal);
+            Linux.join(removal);
         }
     }
 
@@ -302,21 +303,6 @@ final class VduseExport implements Export {
             if (interrupted) {
                 Thread.currentThread().interrupt();
             }
-        }
-    }
-
-    /** Waits for the end of a thread that is about to end. */
-    static void join(Thread thread) {
-        boolean interrupted = false;
-        while (thread.isAlive() && thread != Thread.currentThread()) {
-            try {
-                thread.join();
-            } catch (InterruptedException e) {
-                interrupted = true;
-            }
-        }
-        if (interrupted) {
-            Thread.currentThread().interrupt();
         }
     }
 

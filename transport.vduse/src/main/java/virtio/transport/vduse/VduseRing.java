@@ -9,6 +9,7 @@ import virtio.linux.Epoll;
 import virtio.linux.Errno;
 import virtio.linux.EventFd;
 import virtio.linux.FileDescriptor;
+import virtio.linux.Linux;
 import virtio.linux.LinuxException;
 
 import java.lang.System.Logger;
@@ -198,18 +199,8 @@ final class VduseRing {
         private void end() {
             ending = true;
             wakeUp();
-            boolean interrupted = false;
-            while (thread.isAlive()) {
-                try {
-                    thread.join();
-                } catch (InterruptedException e) {
-                    interrupted = true;
-                }
-            }
+            Linux.join(thread);
             release();
-            if (interrupted) {
-                Thread.currentThread().interrupt();
-            }
         }
 
         private void release() {

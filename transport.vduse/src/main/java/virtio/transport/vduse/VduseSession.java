@@ -9,6 +9,7 @@ import virtio.api.transport.ExportedDevice;
 import virtio.linux.Epoll;
 import virtio.linux.Errno;
 import virtio.linux.FileDescriptor;
+import virtio.linux.Linux;
 import virtio.linux.LinuxException;
 
 import java.io.IOException;
@@ -385,7 +386,7 @@ final class VduseSession {
         ending = true;
         if (thread != null && thread.isAlive()) {
             wakeUp();
-            VduseExport.join(thread);
+            Linux.join(thread);
         }
         boolean stopped = true;
         try {

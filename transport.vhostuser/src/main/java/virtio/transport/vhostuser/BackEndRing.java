@@ -7,6 +7,7 @@ import virtio.api.transport.QueueLayout;
 import virtio.linux.Epoll;
 import virtio.linux.EventFd;
 import virtio.linux.FileDescriptor;
+import virtio.linux.Linux;
 import virtio.linux.LinuxException;
 
 import java.lang.System.Logger;
@@ -254,18 +255,8 @@ final class BackEndRing {
         private void end() {
             ending = true;
             wakeUp();
-            boolean interrupted = false;
-            while (thread.isAlive()) {
-                try {
-                    thread.join();
-                } catch (InterruptedException e) {
-                    interrupted = true;
-                }
-            }
+            Linux.join(thread);
             epoll.close();
-            if (interrupted) {
-                Thread.currentThread().interrupt();
-            }
         }
     }
 }

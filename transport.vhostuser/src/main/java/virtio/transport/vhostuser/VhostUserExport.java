@@ -4,6 +4,7 @@ import virtio.api.VirtioException;
 import virtio.api.transport.Export;
 import virtio.api.transport.ExportedDevice;
 import virtio.linux.Errno;
+import virtio.linux.Linux;
 import virtio.linux.LinuxException;
 import virtio.linux.UnixListener;
 import virtio.linux.UnixSocket;
@@ -126,17 +127,7 @@ final class VhostUserExport implements Export {
         if (now != null) {
             now.hangUp();
         }
-        boolean interrupted = false;
-        while (thread.isAlive() && thread != Thread.currentThread()) {
-            try {
-                thread.join();
-            } catch (InterruptedException e) {
-                interrupted = true;
-            }
-        }
-        if (interrupted) {
-            Thread.currentThread().interrupt();
-        }
+        Linux.join(thread);
     }
 
     @Override
