@@ -164,6 +164,24 @@ ALWAYS void give_id(struct driver *d, const int how, uint32_t id)
     d->free++;
 }
 
+/* Writes the next descriptor; the word of a batch's first one is left to the kick. */
+ALWAYS void write_packed(struct driver *d, uint64_t address, uint32_t length, uint32_t id)
+{
+    struct descriptor *at = &d->descriptors[d->slot];
+    uint64_t word = length | (uint64_t)id << 32 | (uint64_t)d->flags << 48;
+    at->address = address;
+    if (!d->held_at) {
+        d->held_at = &at->word;
+        d->held_word = word;
+    } else {
+        at->word = word;
+    }
+    if (++d->slot == d->size) {
+        d->slot = 0;
+        d->flags ^= AVAIL | USED;
+    }
+}
+
 ALWAYS bool add(struct driver *d, const int how, uint64_t address, uint32_t length, int64_t token)
 {
     if (!d->free || unlikely(d->broken)) return false;
@@ -172,19 +190,7 @@ ALWAYS bool add(struct driver *d, const int how, uint64_t address, uint32_t leng
     buffer->state = HELD;
     buffer->token = token;
     if (how & PACKED) {
-        struct descriptor *at = &d->descriptors[d->slot];
-        uint64_t word = length | (uint64_t)id << 32 | (uint64_t)d->flags << 48;
-        at->address = address;
-        if (!d->held_at) {
-            d->held_at = &at->word;
-            d->held_word = word;
-        } else {
-            at->word = word;
-        }
-        if (++d->slot == d->size) {
-            d->slot = 0;
-            d->flags ^= AVAIL | USED;
-        }
+        write_packed(d, address, length, id);
     } else {
         struct descriptor *at = &d->descriptors[id];
         at->address = address;
@@ -193,6 +199,42 @@ ALWAYS bool add(struct driver *d, const int how, uint64_t address, uint32_t leng
     }
     d->added++;
     return true;
+}
+
+/* The id that is taken behind so many others. */
+ALWAYS uint32_t free_id(struct driver *d, const int how, uint32_t behind)
+{
+    return how & IN_ORDER ? (d->added + behind) & (d->size - 1) : d->free_ids[d->free - 1 - behind];
+}
+
+/*
+ * Adds many buffers; how many there was room for. What goes to one line is written together: stores
+ * that the other end's lines keep waiting hold up all that come behind them.
+ */
+ALWAYS long add_burst(struct driver *d, const int how, uint64_t address, uint32_t length,
+                      int64_t token, long count)
+{
+    uint32_t n = count < d->free ? count : d->free;
+    if (unlikely(d->broken)) return 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t id = free_id(d, how, i);
+        if (how & PACKED) {
+            write_packed(d, address, length, id);
+        } else {
+            d->descriptors[id].address = address;
+            d->descriptors[id].word = length;
+        }
+    }
+    for (uint32_t i = 0; !(how & PACKED) && i < n; i++)
+        d->available[RING + ((d->added + i) & (d->size - 1))] = free_id(d, how, i);
+    for (uint32_t i = 0; i < n; i++) {
+        struct buffer *buffer = &d->buffers[free_id(d, how, i)];
+        buffer->state = HELD;
+        buffer->token = token + i;
+    }
+    d->free -= n;
+    d->added += n;
+    return n;
 }
 
 ALWAYS bool kick_prepare(struct driver *d, const int how)
@@ -358,7 +400,11 @@ ALWAYS long drive(struct driver *d, const int how, long n, long batch, uint64_t 
     while (completed < n && !unlikely(d->broken)) {
         long room = n - started < batch ? n - started : batch;
         long added = 0;
-        while (added < room && add(d, how, address, 64, started + added)) added++;
+        if (how & BURST) {
+            added = add_burst(d, how, address, 64, started, room);
+        } else {
+            while (added < room && add(d, how, address, 64, started + added)) added++;
+        }
         if (added) kicks += kick_prepare(d, how);
         started += added;
         long got = 0;
@@ -560,7 +606,8 @@ ALWAYS long solo(struct driver *a, struct device *b, const int how, long n, long
     uint32_t lengths[MAX_BATCH];
     long done = 0, wanted = 0;
     while (done < n) {
-        for (long i = 0; i < batch; i++) {
+        if (how & BURST) add_burst(a, how, address, 64, 0, batch);
+        for (long i = 0; !(how & BURST) && i < batch; i++) {
             add(a, how, address, 64, i);
             if (how & EVENT) wanted += kick_prepare(a, how);
         }

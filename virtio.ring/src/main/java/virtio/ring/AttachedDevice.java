@@ -111,12 +111,14 @@ final class AttachedDevice {
 
     /** Lets go of a service that left; null when it is not in use, else the step to wait for. */
     Future<?> depart(Object service) throws VirtioException {
-        return steps.uses(service) ? submit("letting go of a service", steps::leave) : null;
+        return steps.uses(service)
+                ? lifecycle.submitOrEnd(name() + ": letting go of a service", step(steps::leave))
+                : null;
     }
 
     /** Drains, resets, gives everything back, for good; the step to wait for. */
     Future<?> detach() throws VirtioException {
-        Future<?> step = submit("detach", steps::letGo);
+        Future<?> step = lifecycle.submit(name() + ": detach", step(steps::letGo));
         lifecycle.close();
         return step;
     }
@@ -135,12 +137,10 @@ final class AttachedDevice {
                 what, lifecycle.submit(what, step), settings.get().operationMillis());
     }
 
-    private Future<?> submit(String what, Runnable step) throws VirtioException {
-        return lifecycle.submit(
-                name() + ": " + what,
-                () -> {
-                    step.run();
-                    return null;
-                });
+    private static Callable<Void> step(Runnable step) {
+        return () -> {
+            step.run();
+            return null;
+        };
     }
 }

@@ -112,7 +112,7 @@ final class DeclaredExport {
     /** Lets go of a service that left; null when it is not in use, else the step to wait for. */
     Future<?> depart(Object service) throws VirtioException {
         if (service == providerInUse || service == exporterInUse) {
-            return lifecycle.submit(address + ": letting go of its services", this::leave);
+            return lifecycle.submitOrEnd(address + ": letting go of its services", this::leave);
         }
         return null;
     }
@@ -255,22 +255,23 @@ final class DeclaredExport {
         reason = why;
         Export old = export;
         export = null;
-        exporterInUse = null;
         if (old != null) {
             contain("close", old::close);
             contain("reset", device::reset);
             LOG.log(Level.INFO, "{0} is no longer offered at {1}: {2}", spec, address, why);
         }
+        // In use up to here: its bundle must not go while it closes.
+        exporterInUse = null;
     }
 
     private void closeBackend() {
         Backend old = backend;
         backend = null;
         device = null;
-        providerInUse = null;
         if (old != null) {
             contain("the backend's close", old::close);
         }
+        providerInUse = null;
     }
 
     private void contain(String method, Runnable call) {

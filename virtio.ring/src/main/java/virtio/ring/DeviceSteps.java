@@ -95,12 +95,13 @@ final class DeviceSteps implements LiveDevice.Events {
     }
 
     @Override
-    public void configChanged(LiveDevice reporter) {
+    public void configChanged() {
         if (configChanging.compareAndSet(false, true)) {
             lifecycle.post(
                     () -> {
                         configChanging.set(false);
-                        if (reporter == live) {
+                        // A device that came meanwhile may have reported behind the one that left.
+                        if (live != null) {
                             readStatus();
                         }
                     });

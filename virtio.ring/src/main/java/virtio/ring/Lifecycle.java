@@ -3,6 +3,7 @@ package virtio.ring;
 import virtio.api.VirtioException;
 
 import java.util.concurrent.Callable;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
 import java.util.concurrent.RejectedExecutionException;
@@ -21,6 +22,7 @@ final class Lifecycle {
     private static final long IDLE_MILLIS = 500;
 
     private final ScheduledThreadPoolExecutor executor;
+    private final CompletableFuture<Void> ended = new CompletableFuture<>();
     private volatile String name;
     private volatile Thread thread;
 
@@ -34,7 +36,12 @@ final class Lifecycle {
                             made.setDaemon(true);
                             thread = made;
                             return made;
-                        });
+                        }) {
+                    @Override
+                    protected void terminated() {
+                        ended.complete(null);
+                    }
+                };
         executor.setKeepAliveTime(IDLE_MILLIS, TimeUnit.MILLISECONDS);
         executor.allowCoreThreadTimeOut(true);
         executor.setRemoveOnCancelPolicy(true);
@@ -88,6 +95,20 @@ final class Lifecycle {
             return executor.submit(step);
         } catch (RejectedExecutionException e) {
             throw new VirtioException(what + " is not possible: " + name + " is let go", e);
+        }
+    }
+
+    /**
+     * Posts a step after which nothing is in use; once closed, the end of what was posted is it.
+     */
+    Future<?> submitOrEnd(String what, Callable<?> step) throws VirtioException {
+        try {
+            return submit(what, step);
+        } catch (VirtioException e) {
+            if (isInside() || !executor.isShutdown()) {
+                throw e;
+            }
+            return ended;
         }
     }
 

@@ -27,7 +27,7 @@ final class LiveDevice implements VirtioDevice, Transport.Listener {
     /** What it reports, from any thread. */
     interface Events {
         /** The configuration may have changed, or the device needs a reset. */
-        void configChanged(LiveDevice device);
+        void configChanged();
 
         /** The device is of no use any more. */
         void lost(LiveDevice device, String reason);
@@ -213,7 +213,7 @@ final class LiveDevice implements VirtioDevice, Transport.Listener {
 
     @Override
     public void configChanged() {
-        events.configChanged(this);
+        events.configChanged();
     }
 
     @Override

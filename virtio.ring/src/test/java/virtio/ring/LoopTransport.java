@@ -207,6 +207,7 @@ final class LoopTransport implements TransportProvider, Exporter {
 
         @Override
         public void close() {
+            misbehave("export's close");
             if (windows.remove(address, this)) {
                 exported.decrementAndGet();
             }

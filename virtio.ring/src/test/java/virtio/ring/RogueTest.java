@@ -1,5 +1,6 @@
 package virtio.ring;
 
+import static org.junit.jupiter.api.Assertions.assertDoesNotThrow;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
@@ -188,6 +189,43 @@ class RogueTest {
             assertEquals(1, rig.device().queues().size(), "still shown while it hangs");
             rig.loop.release.countDown();
             rig.await(State.WAITING);
+            BusTest.assertNothingHeld(rig);
+        }
+    }
+
+    @Test
+    void anExporterIsWaitedForAsLongAsItsExportCloses() throws Exception {
+        try (Rig rig = Rig.complete(new Settings(20_000, 0, 10, 300))) {
+            rig.loop.hanging = "export's close";
+            CompletableFuture<Void> unexport =
+                    CompletableFuture.runAsync(
+                            () -> assertDoesNotThrow(() -> rig.bus.unexport("loop:a")));
+            assertTrue(rig.loop.hung.await(20, TimeUnit.SECONDS));
+            long before = System.nanoTime();
+            rig.unbindExporter();
+            long tookMillis = TimeUnit.NANOSECONDS.toMillis(System.nanoTime() - before);
+            assertTrue(tookMillis >= 250 && tookMillis < 10_000, tookMillis + " ms");
+            rig.loop.release.countDown();
+            unexport.get(20, TimeUnit.SECONDS);
+            assertEquals(0, rig.loop.exported.get());
+        }
+    }
+
+    @Test
+    void aTransportIsWaitedForAsLongAsItsDeviceIsDetached() throws Exception {
+        try (Rig rig = Rig.complete(new Settings(20_000, 0, 10, 300))) {
+            rig.bus.attach("loop:a", null);
+            rig.loop.hanging = "close";
+            CompletableFuture<Void> detach =
+                    CompletableFuture.runAsync(
+                            () -> assertDoesNotThrow(() -> rig.bus.detach("blk0")));
+            assertTrue(rig.loop.hung.await(20, TimeUnit.SECONDS));
+            long before = System.nanoTime();
+            rig.unbindTransport();
+            long tookMillis = TimeUnit.NANOSECONDS.toMillis(System.nanoTime() - before);
+            assertTrue(tookMillis >= 250 && tookMillis < 10_000, tookMillis + " ms");
+            rig.loop.release.countDown();
+            detach.get(20, TimeUnit.SECONDS);
             BusTest.assertNothingHeld(rig);
         }
     }

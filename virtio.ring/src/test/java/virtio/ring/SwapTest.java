@@ -1,5 +1,6 @@
 package virtio.ring;
 
+import static org.junit.jupiter.api.Assertions.assertDoesNotThrow;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
@@ -67,6 +68,26 @@ class SwapTest {
             assertEquals(0, first.queuesLive, "the old device is reset");
             rig.bus.detach("blk0");
             BusTest.assertNothingHeld(rig);
+        }
+    }
+
+    @Test
+    void aChangeDuringASwapIsToldWhicheverDeviceReportedFirst() throws Exception {
+        try (Rig rig = Rig.complete(new Settings(20_000, 1000, 10))) {
+            EchoBackend first = mute(rig);
+            rig.bus.attach("loop:a", null);
+            rig.bus.export("echo:1000", "loop:b");
+            EchoBackend second = rig.backend.last;
+            rig.driver.last.ask(1);
+            CompletableFuture<Void> swap =
+                    CompletableFuture.runAsync(
+                            () -> assertDoesNotThrow(() -> rig.bus.swap("blk0", "loop:b")));
+            // It waits for what the muted device does not answer.
+            rig.await(() -> rig.driver.calls.contains("freeze 1000"), "freezing");
+            first.resize(1000);
+            second.resize(1000);
+            swap.get(20, TimeUnit.SECONDS);
+            rig.await(() -> rig.driver.calls.contains("configChanged"), "told");
         }
     }
 

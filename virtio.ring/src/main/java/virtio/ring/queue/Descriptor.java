@@ -16,4 +16,12 @@ final class Descriptor {
     static final int MAX_INDIRECT = 1024;
 
     private Descriptor() {}
+
+    /**
+     * How far the descriptor of an id lies from the first one: 16 bytes each, said as eight times
+     * two, which is the most that x86 multiplies an index by as part of an address.
+     */
+    static long offset(char id) {
+        return (id << 1) * 8L;
+    }
 }

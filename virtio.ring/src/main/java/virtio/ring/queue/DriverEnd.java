@@ -276,10 +276,10 @@ public abstract class DriverEnd extends Shadow implements Virtqueue {
             return NONE;
         }
         for (; detachFrom < size; detachFrom++) {
-            long state = shadow[(detachFrom << SHADOW_SHIFT) + STATE];
+            long state = word(shadow, detachFrom, STATE);
             if (state < 0) {
                 release(detachFrom, state);
-                return shadow[(detachFrom << SHADOW_SHIFT) + TOKEN];
+                return word(shadow, detachFrom, TOKEN);
             }
         }
         return NONE;

@@ -250,24 +250,41 @@ final class PackedDeviceEnd extends PackedDeviceRing {
             return;
         }
         // Comes last: the driver looks no further as long as this one is not used.
+        RingChain first = (RingChain) chains[0];
         long firstAt = word(usedSlot);
-        long firstWord = usedWord((RingChain) chains[0], written[0], usedFlags);
-        passUsed(((RingChain) chains[0]).descriptors());
-        int slot = usedSlot;
-        int flags = usedFlags;
-        for (int i = 1; i < count; i++) {
-            RingChain chain = (RingChain) chains[i];
-            RingMemory.set64(word(slot), usedWord(chain, written[i], flags));
-            slot += chain.descriptors();
-            if (slot >= size) {
-                slot -= size;
-                usedLap += size;
-                flags ^= PackedRing.AVAIL | PackedRing.USED;
+        long firstWord = usedWord(first, written[0], usedFlags);
+        passUsed(first.descriptors());
+        int done = 1;
+        while (done < count) {
+            int most = Math.min(count - done, size - usedSlot);
+            int run = useRun(chains, written, done, most);
+            passUsed(run);
+            done += run;
+            if (run < most) {
+                RingChain chain = (RingChain) chains[done];
+                RingMemory.set64(word(usedSlot), usedWord(chain, written[done], usedFlags));
+                passUsed(chain.descriptors());
+                done++;
             }
         }
-        usedSlot = (char) slot;
-        usedFlags = flags;
         RingMemory.setRelease64(firstAt, firstWord);
+    }
+
+    /** Uses buffers of one descriptor each until there is another one; how many. */
+    private int useRun(Chain[] chains, long[] written, int from, int most) {
+        long words = word(usedSlot);
+        int flags = usedFlags;
+        int used = 0;
+        for (; used < most; used++) {
+            RingChain chain = (RingChain) chains[from + used];
+            if (!chain.single()) {
+                break;
+            }
+            RingMemory.set64(
+                    words + (long) Descriptor.BYTES * used,
+                    usedWord(chain, written[from + used], flags));
+        }
+        return used;
     }
 
     private static long usedWord(RingChain chain, long written, int usedFlags) {

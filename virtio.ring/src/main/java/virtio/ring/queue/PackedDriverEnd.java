@@ -51,9 +51,9 @@ class PackedDriverEnd extends PackedDriverRing {
         int top = shift + free - 1;
         long writable = write ? BYTES : 0;
         for (int i = 0; i < count; i++) {
-            int at = freeIds[top - i] << SHADOW_SHIFT;
-            shadow[at + TOKEN] = tokens[i];
-            shadow[at + STATE] = HELD | lengths[i] & writable;
+            int id = freeIds[top - i];
+            setWord(shadow, id, STATE, HELD | lengths[i] & writable);
+            setWord(shadow, id, TOKEN, tokens[i]);
         }
         free -= count;
     }
@@ -74,8 +74,8 @@ class PackedDriverEnd extends PackedDriverRing {
 
     /** Makes a buffer of one descriptor available. */
     private void expose(int id, long state, long token, long handle, long length, int flags) {
-        shadow[(id << SHADOW_SHIFT) + TOKEN] = token;
-        shadow[(id << SHADOW_SHIFT) + STATE] = state;
+        setWord(shadow, id, TOKEN, token);
+        setWord(shadow, id, STATE, state);
         makeAvailable(handle, length, id, flags);
     }
 
@@ -99,16 +99,20 @@ class PackedDriverEnd extends PackedDriverRing {
                     element |= MAPPED;
                     mapped = MAPPED;
                 }
-                int at = freeIds[shift + free - 1 - done] << SHADOW_SHIFT;
-                shadow[at + HANDLE] = handle;
-                shadow[at + ELEMENT] = element;
-                shadow[at + STATE] = done == count - 1 ? 0 : link(freeIds[shift + free - 2 - done]);
+                int id = freeIds[shift + free - 1 - done];
+                setWord(shadow, id, HANDLE, handle);
+                setWord(shadow, id, ELEMENT, element);
+                setWord(
+                        shadow,
+                        id,
+                        STATE,
+                        done == count - 1 ? 0 : link(freeIds[shift + free - 2 - done]));
             }
         } finally {
             if (done < count) {
                 while (done > 0) {
-                    int at = freeIds[shift + free - done] << SHADOW_SHIFT;
-                    unmap(shadow[at + HANDLE], shadow[at + ELEMENT]);
+                    int undone = freeIds[shift + free - done];
+                    unmap(word(shadow, undone, HANDLE), word(shadow, undone, ELEMENT));
                     done--;
                 }
             }
@@ -116,14 +120,14 @@ class PackedDriverEnd extends PackedDriverRing {
         if (done < count) {
             return false;
         }
-        long chain = (long) (count - 1) << COUNT_SHIFT | shadow[(head << SHADOW_SHIFT) + STATE];
-        shadow[(head << SHADOW_SHIFT) + STATE] = HELD | mapped | chain | writable;
-        shadow[(head << SHADOW_SHIFT) + TOKEN] = token;
+        long chain = (long) (count - 1) << COUNT_SHIFT | word(shadow, head, STATE);
+        setWord(shadow, head, STATE, HELD | mapped | chain | writable);
+        setWord(shadow, head, TOKEN, token);
         for (int i = 0; i < count; i++) {
-            int at = freeIds[shift + free - 1 - i] << SHADOW_SHIFT;
+            int id = freeIds[shift + free - 1 - i];
             int flags =
                     (i < outCount ? 0 : Descriptor.WRITE) | (i < count - 1 ? Descriptor.NEXT : 0);
-            makeAvailable(shadow[at + HANDLE], shadow[at + ELEMENT] & BYTES, head, flags);
+            makeAvailable(word(shadow, id, HANDLE), word(shadow, id, ELEMENT) & BYTES, head, flags);
         }
         free -= count;
         moreAvailable += count - 1;
@@ -167,15 +171,14 @@ class PackedDriverEnd extends PackedDriverRing {
         if (id >= size) {
             return take(word);
         }
-        int at = id << SHADOW_SHIFT;
-        long token = shadow[at + TOKEN];
-        long state = shadow[at + STATE];
+        long token = word(shadow, id, TOKEN);
+        long state = word(shadow, id, STATE);
         if (!plain(state) || Integer.compareUnsigned((int) word, (int) state) > 0) {
             return take(word);
         }
         usedLength = (int) word;
         passUsed(1);
-        shadow[at + STATE] = 0;
+        setWord(shadow, id, STATE, 0);
         freeIds[free++] = (char) id;
         return token;
     }
@@ -187,11 +190,11 @@ class PackedDriverEnd extends PackedDriverRing {
             return NONE;
         }
         int id = PackedRing.id(word);
-        long state = shadow[(id << SHADOW_SHIFT) + STATE];
+        long state = word(shadow, id, STATE);
         usedLength = (int) length;
         passBuffer(state);
         release(id, state);
-        return shadow[(id << SHADOW_SHIFT) + TOKEN];
+        return word(shadow, id, TOKEN);
     }
 
     /** What was written to an outstanding buffer; -1 when it is none, and the queue broke. */
@@ -200,7 +203,7 @@ class PackedDriverEnd extends PackedDriverRing {
         if (id >= size) {
             return refuse("the device used buffer %d, the limit is %d".formatted(id, size - 1));
         }
-        long state = shadow[(id << SHADOW_SHIFT) + STATE];
+        long state = word(shadow, id, STATE);
         if (state >= 0) {
             return refuse("the device used buffer %d, which is not outstanding".formatted(id));
         }

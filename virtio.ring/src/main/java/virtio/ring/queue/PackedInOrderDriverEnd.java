@@ -46,13 +46,12 @@ final class PackedInOrderDriverEnd extends PackedDriverEnd {
             return NONE;
         }
         int id = oldest();
-        int at = id << SHADOW_SHIFT;
-        long state = shadow[at + STATE];
+        long state = word(shadow, id, STATE);
         batch = id != lastId;
         usedLength = batch ? (int) state : lastLength;
         passBuffer(state);
         release(id, state);
-        return shadow[at + TOKEN];
+        return word(shadow, id, TOKEN);
     }
 
     @Override

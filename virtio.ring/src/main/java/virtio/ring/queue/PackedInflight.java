@@ -156,6 +156,7 @@ final class PackedInflight {
         long word = RingMemory.get64(ring + (long) fromSlot * Descriptor.BYTES + PackedRing.WORD);
         boolean unused = PackedRing.matches(word, fromWrap ? PackedRing.AVAIL : PackedRing.USED);
         if (unused || usedSlot == fromSlot && usedWrap == fromWrap) {
+            takeBack(ring, fromSlot, fromWrap);
             usedSlot = fromSlot;
             usedWrap = fromWrap;
             freeHead = RingMemory.get16(base + OLD_FREE_HEAD);
@@ -164,6 +165,27 @@ final class PackedInflight {
         for (int i = 0; i < size && entry < size; i++) {
             RingMemory.set8(entry(entry) + INFLIGHT, 0);
             entry = RingMemory.get16(entry(entry) + NEXT);
+        }
+    }
+
+    /**
+     * What follows the first descriptor of a burst was written before it, and looks used to a
+     * driver that comes by once this life has used the first one.
+     */
+    private void takeBack(long ring, int fromSlot, boolean fromWrap) {
+        int slot = fromSlot;
+        boolean wrap = fromWrap;
+        for (int i = 0; i < size && (slot != usedSlot || wrap != usedWrap); i++) {
+            long at = ring + (long) slot * Descriptor.BYTES + PackedRing.WORD;
+            long word = RingMemory.get64(at);
+            if (PackedRing.matches(word, wrap ? PackedRing.AVAIL | PackedRing.USED : 0)) {
+                RingMemory.set64(at, word ^ (long) PackedRing.USED << PackedRing.FLAGS_SHIFT);
+            }
+            slot++;
+            if (slot == size) {
+                slot = 0;
+                wrap = !wrap;
+            }
         }
     }
 

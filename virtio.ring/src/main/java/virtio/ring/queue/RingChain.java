@@ -114,7 +114,8 @@ final class RingChain implements Chain {
         return single() ? 1 : pieces;
     }
 
-    private boolean single() {
+    /** Of one descriptor, in one piece. */
+    boolean single() {
         return (word & MANY) == 0;
     }
 

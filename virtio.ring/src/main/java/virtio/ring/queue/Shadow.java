@@ -89,7 +89,8 @@ abstract class Shadow extends Padding {
     /** Starts anew, with all descriptors free. */
     final void forget(int size) {
         this.size = size;
-        shadow = new long[size << SHADOW_SHIFT];
+        // As many as a power of two, for the mask.
+        shadow = new long[Integer.highestOneBit(2 * size - 1) << SHADOW_SHIFT];
         tables = indirect != null ? new IndirectTables.Table[size] : null;
         freeIds = new char[inOrder ? 2 * size : size];
         for (int i = 0; i < freeIds.length; i++) {
@@ -97,6 +98,18 @@ abstract class Shadow extends Padding {
         }
         free = size;
         shift = 0;
+    }
+
+    /**
+     * What is kept of a descriptor. The mask takes the place of a bounds check: an id that is too
+     * large, as a device may use, reads what is not its own and has to be refused.
+     */
+    static long word(long[] shadow, int id, int word) {
+        return shadow[(id << SHADOW_SHIFT | word) & shadow.length - 1];
+    }
+
+    static void setWord(long[] shadow, int id, int word, long value) {
+        shadow[(id << SHADOW_SHIFT | word) & shadow.length - 1] = value;
     }
 
     static long link(int next) {
@@ -124,9 +137,8 @@ abstract class Shadow extends Padding {
 
     /** Notes how the one element of a buffer is mapped. */
     final void note(int head, long handle, int length, boolean write) {
-        int at = head << SHADOW_SHIFT;
-        shadow[at + HANDLE] = handle;
-        shadow[at + ELEMENT] = length | MAPPED | (write ? FROM_DEVICE : 0);
+        setWord(shadow, head, HANDLE, handle);
+        setWord(shadow, head, ELEMENT, length | MAPPED | (write ? FROM_DEVICE : 0));
     }
 
     /**
@@ -178,7 +190,7 @@ abstract class Shadow extends Padding {
     /** Takes a buffer back from the device: unmaps it and frees its descriptors. */
     final void release(int head, long state) {
         if ((state & CHAINED) == 0 && ((state & MAPPED) == 0 || unmapOne(head))) {
-            shadow[(head << SHADOW_SHIFT) + STATE] = 0;
+            setWord(shadow, head, STATE, 0);
             if (inOrder) {
                 passOn(1);
             } else {
@@ -194,8 +206,7 @@ abstract class Shadow extends Padding {
         if (tables != null && tables[head] != null) {
             return false;
         }
-        int at = head << SHADOW_SHIFT;
-        unmap(shadow[at + HANDLE], shadow[at + ELEMENT]);
+        unmap(word(shadow, head, HANDLE), word(shadow, head, ELEMENT));
         return true;
     }
 
@@ -234,7 +245,7 @@ abstract class Shadow extends Padding {
     }
 
     private void releaseChain(int head, long headState) {
-        shadow[(head << SHADOW_SHIFT) + STATE] = 0;
+        setWord(shadow, head, STATE, 0);
         IndirectTables.Table table = tables == null ? null : tables[head];
         boolean unmap = table == null && (headState & MAPPED) != 0;
         if (table != null) {
@@ -255,9 +266,8 @@ abstract class Shadow extends Padding {
         int id = head;
         long state = headState;
         for (int i = 1; ; i++) {
-            int at = id << SHADOW_SHIFT;
             if (unmap) {
-                unmap(shadow[at + HANDLE], shadow[at + ELEMENT]);
+                unmap(word(shadow, id, HANDLE), word(shadow, id, ELEMENT));
             }
             if (!inOrder) {
                 freeIds[top - i] = (char) id;
@@ -266,7 +276,7 @@ abstract class Shadow extends Padding {
                 return;
             }
             id = next(state);
-            state = shadow[(id << SHADOW_SHIFT) + STATE];
+            state = word(shadow, id, STATE);
         }
     }
 }

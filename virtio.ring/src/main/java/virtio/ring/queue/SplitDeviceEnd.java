@@ -159,7 +159,7 @@ final class SplitDeviceEnd extends DeviceEnd {
 
     /** Takes a buffer of one descriptor in one piece of memory; false when it is another one. */
     private boolean takeOne(RingChain chain, int head) {
-        long descriptor = descriptors() + (long) head * Descriptor.BYTES;
+        long descriptor = descriptors() + Descriptor.offset((char) head);
         long handle = RingMemory.get64(descriptor);
         long word = RingMemory.get64(descriptor + SplitRing.DESCRIPTOR_WORD);
         return takeOne(chain, head, handle, word);
@@ -209,7 +209,7 @@ final class SplitDeviceEnd extends DeviceEnd {
     }
 
     private boolean take(RingChain chain, int head) {
-        long descriptor = descriptors() + (long) head * Descriptor.BYTES;
+        long descriptor = descriptors() + Descriptor.offset((char) head);
         long handle = RingMemory.get64(descriptor);
         long word = RingMemory.get64(descriptor + SplitRing.DESCRIPTOR_WORD);
         if (takeOne(chain, head, handle, word)) {
@@ -251,7 +251,7 @@ final class SplitDeviceEnd extends DeviceEnd {
                 return breakQueue(
                         "chain of more than %d descriptors, which is the limit".formatted(size));
             }
-            long descriptor = descriptors() + (long) next * Descriptor.BYTES;
+            long descriptor = descriptors() + Descriptor.offset((char) next);
             handle = RingMemory.get64(descriptor);
             word = RingMemory.get64(descriptor + SplitRing.DESCRIPTOR_WORD);
             flags = (int) (word >>> 32) & 0xFFFF;
@@ -269,7 +269,7 @@ final class SplitDeviceEnd extends DeviceEnd {
         long whole = memory.translate(table, bytes, false);
         int at = 0;
         for (int count = 1; ; count++) {
-            long offset = (long) at * Descriptor.BYTES;
+            long offset = Descriptor.offset((char) at);
             long descriptor =
                     whole != DriverMemory.FAULT
                             ? whole + offset
@@ -320,12 +320,12 @@ final class SplitDeviceEnd extends DeviceEnd {
 
     @Override
     void usePlain(Chain[] chains, long[] written, int count) {
+        for (int i = 0; i < count; i++) {
+            close((RingChain) chains[i], written[i]);
+        }
         int at = used;
         for (int i = 0; i < count; i++) {
-            RingChain chain = (RingChain) chains[i];
-            long length = written[i];
-            close(chain, length);
-            element(at + i, chain.id(), Math.min(length, BYTES));
+            element(at + i, ((RingChain) chains[i]).id(), Math.min(written[i], BYTES));
         }
         used = at + count;
         RingMemory.setRelease16(usedRing() + SplitRing.IDX, at + count);

@@ -39,7 +39,7 @@ class SplitDriverEnd extends SplitDriverRing {
         }
         free = top;
         descriptor(
-                descriptors() + (long) head * Descriptor.BYTES,
+                descriptors() + Descriptor.offset((char) head),
                 handle,
                 length | (write ? (long) Descriptor.WRITE << 32 : 0));
         expose(head, state, token);
@@ -56,12 +56,16 @@ class SplitDriverEnd extends SplitDriverRing {
         long writable = write ? BYTES : 0;
         for (int i = 0; i < count; i++) {
             int id = freeIds[top - i];
-            long length = lengths[i];
-            int at = id << SHADOW_SHIFT;
-            shadow[at + STATE] = HELD | length & writable;
-            shadow[at + TOKEN] = tokens[i];
-            descriptor(descriptors + (long) id * Descriptor.BYTES, mapHandles[i], length | flags);
-            makeAvailable(id, i);
+            descriptor(
+                    descriptors + Descriptor.offset((char) id), mapHandles[i], lengths[i] | flags);
+        }
+        for (int i = 0; i < count; i++) {
+            makeAvailable(freeIds[top - i], i);
+        }
+        for (int i = 0; i < count; i++) {
+            int id = freeIds[top - i];
+            setWord(shadow, id, STATE, HELD | lengths[i] & writable);
+            setWord(shadow, id, TOKEN, tokens[i]);
         }
         free -= count;
         passAvailable(count);
@@ -108,15 +112,14 @@ class SplitDriverEnd extends SplitDriverRing {
                     element |= MAPPED;
                     mapped = MAPPED;
                 }
-                int at = id << SHADOW_SHIFT;
-                shadow[at + HANDLE] = handle;
-                shadow[at + ELEMENT] = element;
+                setWord(shadow, id, HANDLE, handle);
+                setWord(shadow, id, ELEMENT, element);
                 boolean last = done == count - 1;
                 int following = last ? 0 : freeIds[shift + free - 2 - done];
-                shadow[at + STATE] = link(following);
+                setWord(shadow, id, STATE, link(following));
                 int flags = (write ? Descriptor.WRITE : 0) | (last ? 0 : Descriptor.NEXT);
                 descriptor(
-                        descriptors() + (long) id * Descriptor.BYTES,
+                        descriptors() + Descriptor.offset((char) id),
                         handle,
                         length | (long) flags << 32 | (long) following << 48);
                 id = following;
@@ -124,8 +127,8 @@ class SplitDriverEnd extends SplitDriverRing {
         } finally {
             if (done < count) {
                 while (done > 0) {
-                    int at = freeIds[shift + free - done] << SHADOW_SHIFT;
-                    unmap(shadow[at + HANDLE], shadow[at + ELEMENT]);
+                    int undone = freeIds[shift + free - done];
+                    unmap(word(shadow, undone, HANDLE), word(shadow, undone, ELEMENT));
                     done--;
                 }
             }
@@ -135,7 +138,7 @@ class SplitDriverEnd extends SplitDriverRing {
         }
         int head = freeIds[shift + free - 1];
         free -= count;
-        long chain = (long) (count - 1) << COUNT_SHIFT | shadow[(head << SHADOW_SHIFT) + STATE];
+        long chain = (long) (count - 1) << COUNT_SHIFT | word(shadow, head, STATE);
         expose(head, HELD | mapped | chain | writable, token);
         return true;
     }
@@ -160,7 +163,7 @@ class SplitDriverEnd extends SplitDriverRing {
         }
         int head = freeIds[shift + free - 1];
         descriptor(
-                descriptors() + (long) head * Descriptor.BYTES,
+                descriptors() + Descriptor.offset((char) head),
                 table.mapHandle,
                 (long) count * Descriptor.BYTES | (long) Descriptor.INDIRECT << 32);
         free--;
@@ -170,8 +173,8 @@ class SplitDriverEnd extends SplitDriverRing {
     }
 
     private void expose(int head, long state, long token) {
-        shadow[(head << SHADOW_SHIFT) + STATE] = state;
-        shadow[(head << SHADOW_SHIFT) + TOKEN] = token;
+        setWord(shadow, head, STATE, state);
+        setWord(shadow, head, TOKEN, token);
         makeAvailable(head, 0);
         passAvailable(1);
     }
@@ -186,17 +189,16 @@ class SplitDriverEnd extends SplitDriverRing {
         if (Integer.compareUnsigned(id, mask) > 0) {
             return take(element);
         }
-        int at = id << SHADOW_SHIFT;
-        long state = shadow[at + STATE];
+        long state = word(shadow, id, STATE);
         int length = (int) (element >>> 32);
         if (!plain(state) || Integer.compareUnsigned(length, (int) state) > 0) {
             return take(element);
         }
         usedLength = length;
         used++;
-        shadow[at + STATE] = 0;
+        setWord(shadow, id, STATE, 0);
         freeIds[free++] = (char) id;
-        return shadow[at + TOKEN];
+        return word(shadow, id, TOKEN);
     }
 
     /** Gets any buffer, or breaks the queue. */
@@ -207,8 +209,8 @@ class SplitDriverEnd extends SplitDriverRing {
         int id = (int) element;
         usedLength = (int) (element >>> 32);
         used++;
-        release(id, shadow[(id << SHADOW_SHIFT) + STATE]);
-        return shadow[(id << SHADOW_SHIFT) + TOKEN];
+        release(id, word(shadow, id, STATE));
+        return word(shadow, id, TOKEN);
     }
 
     /** Gets the next used buffer, whatever it is: there is one, or the queue breaks. */
@@ -270,13 +272,10 @@ class SplitDriverEnd extends SplitDriverRing {
         for (; count < limit; count++) {
             long element = RingMemory.get64(ring + 8L * (first + count & mask));
             int id = (int) element;
-            if (Integer.compareUnsigned(id, mask) > 0) {
-                break;
-            }
-            int at = id << SHADOW_SHIFT;
-            long state = shadow[at + STATE];
+            long state = word(shadow, id, STATE);
             int length = (int) (element >>> 32);
-            if (Integer.compareUnsigned(length, (int) state) > 0
+            if (Integer.compareUnsigned(id, mask) > 0
+                    || Integer.compareUnsigned(length, (int) state) > 0
                     || inOrder && id != (oldest + count & mask)
                     || !plain(state) && !(plain(state & ~MAPPED) && unmapOne(id))) {
                 break;
@@ -284,8 +283,8 @@ class SplitDriverEnd extends SplitDriverRing {
             if (!inOrder) {
                 freeIds[free + count] = (char) id;
             }
-            shadow[at + STATE] = 0;
-            tokens[count] = shadow[at + TOKEN];
+            setWord(shadow, id, STATE, 0);
+            tokens[count] = word(shadow, id, TOKEN);
             usedLengths[count] = length;
         }
         pass(count - from);
@@ -302,7 +301,7 @@ class SplitDriverEnd extends SplitDriverRing {
                             .formatted(Integer.toUnsignedLong(id), size - 1));
             return false;
         }
-        long state = shadow[(id << SHADOW_SHIFT) + STATE];
+        long state = word(shadow, id, STATE);
         if (state >= 0) {
             breakQueue("the device used descriptor %d, which is not outstanding".formatted(id));
             return false;

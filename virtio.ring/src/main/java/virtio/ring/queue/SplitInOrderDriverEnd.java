@@ -66,12 +66,11 @@ final class SplitInOrderDriverEnd extends SplitDriverEnd {
             first = used;
         }
         int id = oldest();
-        int at = id << SHADOW_SHIFT;
-        long state = shadow[at + STATE];
+        long state = word(shadow, id, STATE);
         batch = id != (int) last;
         usedLength = (int) (batch ? state : last >>> 32);
         used++;
         release(id, state);
-        return shadow[at + TOKEN];
+        return word(shadow, id, TOKEN);
     }
 }
