@@ -1,5 +1,7 @@
 package virtio.api;
 
+import org.osgi.annotation.versioning.ConsumerType;
+
 /**
  * A virtqueue that a driver wants; {@code struct virtqueue_info} of Linux.
  *
@@ -10,6 +12,7 @@ package virtio.api;
  */
 public record QueueRequest(String name, int maxSize, Callback callback) {
     /** {@code vq_callback_t} of Linux. */
+    @ConsumerType
     @FunctionalInterface
     public interface Callback {
         /** The device has used buffers of the queue. */

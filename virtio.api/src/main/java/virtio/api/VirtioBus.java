@@ -27,7 +27,12 @@ public interface VirtioBus {
      */
     ExportSnapshot export(String backend, String address) throws VirtioException;
 
-    /** Takes an export back. */
+    /**
+     * Takes an export back.
+     *
+     * @throws VirtioException when nothing is exported there, or the transport does not let go in
+     *     time
+     */
     void unexport(String address) throws VirtioException;
 
     /**
@@ -39,7 +44,11 @@ public interface VirtioBus {
      */
     DeviceSnapshot attach(String address, String name) throws VirtioException;
 
-    /** Lets a device go: drained, reset, everything given back. */
+    /**
+     * Lets a device go: drained, reset, everything given back.
+     *
+     * @throws VirtioException when there is none of that name, or it does not let go in time
+     */
     void detach(String name) throws VirtioException;
 
     /**

@@ -34,7 +34,11 @@ public interface VirtioDevice {
      */
     Virtqueue[] findQueues(QueueRequest... wanted) throws VirtioException;
 
-    /** Sets DRIVER_OK: notifications may be sent from here on; {@code virtio_device_ready}. */
+    /**
+     * Sets DRIVER_OK: notifications may be sent from here on; {@code virtio_device_ready}.
+     *
+     * @throws VirtioException when the device does not answer, or was let go
+     */
     void ready() throws VirtioException;
 
     /**

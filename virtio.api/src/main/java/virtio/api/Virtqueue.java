@@ -1,5 +1,6 @@
 package virtio.api;
 
+import org.osgi.annotation.versioning.ConsumerType;
 import org.osgi.annotation.versioning.ProviderType;
 
 import virtio.api.map.DeviceMapping;
@@ -134,6 +135,7 @@ public interface Virtqueue {
     String broken();
 
     /** Takes unused buffers back. */
+    @ConsumerType
     @FunctionalInterface
     interface Recycler {
         /** The buffer with this token will not be used any more. */

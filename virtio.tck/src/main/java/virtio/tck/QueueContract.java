@@ -91,6 +91,7 @@ public abstract class QueueContract extends Contract {
         }
         assertNull(driven.device.queue(0));
         assertNull(driven.device.queue(2));
+        assertThrows(VirtioException.class, () -> driven.transport.startQueue(1, layout), "in use");
     }
 
     @Test

@@ -279,6 +279,9 @@ public final class RogueTransport implements Transport {
     @Override
     public void listen(Listener listener) {
         this.listener = listener;
+        if (gone != null) {
+            listener.gone(gone);
+        }
     }
 
     @Override

@@ -351,7 +351,7 @@ final class VhostVdpaTransport implements Transport {
                             .formatted(address, queue, layout.size(), maxQueueSize(queue)));
         }
         if (rings[queue] != null) {
-            throw new IllegalStateException("queue " + queue + " is started");
+            throw new VirtioException("%s: queue %d is in use already".formatted(address, queue));
         }
         tell("IOTLB_UPDATE", domain::show);
         tell("queue " + queue, () -> start(queue, layout));

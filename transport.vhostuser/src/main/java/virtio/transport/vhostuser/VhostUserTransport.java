@@ -290,7 +290,8 @@ final class VhostUserTransport implements Transport {
                                     frontEnd.address(), queue, layout.size(), maxQueueSize(queue)));
         }
         if (vrings[queue] != null) {
-            throw new IllegalStateException("queue " + queue + " is started");
+            throw new VirtioException(
+                    "%s: queue %d is in use already".formatted(frontEnd.address(), queue));
         }
         memory.share();
         Vring vring;

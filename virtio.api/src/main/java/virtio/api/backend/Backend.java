@@ -40,7 +40,12 @@ public interface Backend extends AutoCloseable {
     /** A queue is live from here on; {@link DeviceQueue#schedule} asks for {@link #process}. */
     default void queueStarted(DeviceQueue queue) {}
 
-    /** Serves the available buffers of a queue, until {@link DeviceQueue#next} is false. */
+    /**
+     * Serves the available buffers of a queue, until {@link DeviceQueue#next} is false.
+     *
+     * @throws VirtioException when it cannot go on: that breaks the queue, as any other exception
+     *     does, and the device then needs a reset
+     */
     void process(DeviceQueue queue) throws VirtioException;
 
     /**

@@ -66,24 +66,40 @@ public interface BlockDevice {
      *
      * @param queue 0 to {@link #queueCount} - 1: the virtqueue it goes to; several submission
      *     queues may share one
-     * @param depth most requests in flight, 1 or more
+     * @param depth most requests in flight, 1 to 65536
+     * @throws IllegalArgumentException when either is beyond its limits, naming them
+     * @throws VirtioException when the disk is gone
      */
     BlockQueue openQueue(int queue, int depth) throws VirtioException;
 
-    /** Reads {@code into.byteSize()} bytes. */
+    /**
+     * Reads {@code into.byteSize()} bytes.
+     *
+     * @throws IllegalArgumentException at once, when they are not whole blocks of the disk, naming
+     *     value and limit, or the segment is read-only
+     */
     CompletableFuture<Void> read(long offset, MemorySegment into);
 
-    /** Writes {@code from.byteSize()} bytes. */
+    /**
+     * Writes {@code from.byteSize()} bytes.
+     *
+     * @throws IllegalArgumentException at once, when they are not whole blocks of the disk, naming
+     *     value and limit
+     * @throws IllegalStateException at once, when the disk is read-only
+     */
     CompletableFuture<Void> write(long offset, MemorySegment from);
 
     /** Completes when everything written before is on stable storage. */
     CompletableFuture<Void> flush();
 
-    /** Tells the device that the bytes are no longer needed; what they read as is undefined. */
+    /**
+     * Tells the device that the bytes are no longer needed; what they read as is undefined. Errors
+     * as {@link #write}.
+     */
     CompletableFuture<Void> discard(long offset, long length);
 
     /**
-     * Makes the bytes read as zero.
+     * Makes the bytes read as zero. Errors as {@link #write}.
      *
      * @param unmap whether the device may give the storage back
      */

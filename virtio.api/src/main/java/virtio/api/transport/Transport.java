@@ -1,6 +1,7 @@
 package virtio.api.transport;
 
 import org.osgi.annotation.versioning.ConsumerType;
+import org.osgi.annotation.versioning.ProviderType;
 
 import virtio.api.Features;
 import virtio.api.VirtioException;
@@ -53,7 +54,12 @@ public interface Transport extends AutoCloseable {
     /** What the map operations know the queue, or the {@link #DEVICE}, by. */
     MapToken mapToken(int queue);
 
-    /** Configures and enables a queue. */
+    /**
+     * Configures and enables a queue.
+     *
+     * @throws VirtioException when its size is not within the device's limits, naming them, when it
+     *     is in use already, or when the device refuses it
+     */
     void startQueue(int queue, QueueLayout layout) throws VirtioException;
 
     /**
@@ -70,7 +76,10 @@ public interface Transport extends AutoCloseable {
      */
     void notifyQueue(int queue, int data);
 
-    /** Where to report to, set once before the first queue is started. */
+    /**
+     * Where to report to, set once before the first queue is started. That the device is gone
+     * already is reported too: by this call, or soon after it by a thread of the transport.
+     */
     void listen(Listener listener);
 
     /** Lets the device go without touching its state; idempotent. Live mappings stay usable. */
@@ -78,6 +87,7 @@ public interface Transport extends AutoCloseable {
     void close();
 
     /** What a device reports; implemented by the core, called on threads of the transport. */
+    @ProviderType
     interface Listener {
         /** Used buffer notification of a queue; runs the driver's callback. */
         void queueUsed(int queue);
