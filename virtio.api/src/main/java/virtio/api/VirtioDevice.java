@@ -10,6 +10,9 @@ import virtio.api.map.DeviceMapping;
  */
 @ProviderType
 public interface VirtioDevice {
+    /** Service property of what a driver registers: {@link #name}. */
+    String NAME = "virtio.name";
+
     /** The name it was attached by, unique in the container, as {@code blk0}. */
     String name();
 

@@ -10,6 +10,7 @@ import org.osgi.framework.launch.Framework;
 import org.osgi.framework.launch.FrameworkFactory;
 
 import virtio.api.VirtioBus;
+import virtio.api.VirtioDevice;
 import virtio.api.VirtioException;
 import virtio.api.block.BlockDevice;
 import virtio.api.net.NetDevice;
@@ -92,11 +93,11 @@ final class Container implements AutoCloseable {
     }
 
     BlockDevice disk(String name) throws VirtioException, InterruptedException {
-        return service(BlockDevice.class, "(" + BlockDevice.NAME + "=" + name + ")");
+        return service(BlockDevice.class, "(" + VirtioDevice.NAME + "=" + name + ")");
     }
 
     NetDevice card(String name) throws VirtioException, InterruptedException {
-        return service(NetDevice.class, "(" + NetDevice.NAME + "=" + name + ")");
+        return service(NetDevice.class, "(" + VirtioDevice.NAME + "=" + name + ")");
     }
 
     private <T> T service(Class<T> type, String filter)

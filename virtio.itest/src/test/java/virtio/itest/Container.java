@@ -9,6 +9,7 @@ import org.osgi.service.cm.Configuration;
 import org.osgi.service.cm.ConfigurationAdmin;
 
 import virtio.api.VirtioBus;
+import virtio.api.VirtioDevice;
 import virtio.api.block.BlockDevice;
 import virtio.api.net.NetDevice;
 import virtio.api.status.DeviceSnapshot;
@@ -174,7 +175,7 @@ final class Container {
     /** By the property that disks and cards share. */
     private <T> T deviceNow(Class<T> type, String name) throws Exception {
         for (ServiceReference<T> reference :
-                context.getServiceReferences(type, "(" + BlockDevice.NAME + "=" + name + ")")) {
+                context.getServiceReferences(type, "(" + VirtioDevice.NAME + "=" + name + ")")) {
             return context.getService(reference);
         }
         return null;

@@ -6,6 +6,7 @@ import org.osgi.service.component.annotations.Activate;
 import org.osgi.service.component.annotations.Component;
 import org.osgi.service.component.annotations.Reference;
 
+import virtio.api.Registration;
 import virtio.api.VirtioException;
 import virtio.api.net.Coalescing;
 import virtio.api.net.HashConfig;
@@ -69,11 +70,8 @@ public final class NetCommands {
         int snaplen = a.number("snaplen", NetHeader.MAX_FRAME_BYTES);
         PcapFile file = new PcapFile(path, card.name(), snaplen, a.number("count", 1_000_000));
         try (file) {
-            AutoCloseable tap = card.capture(file);
-            try {
+            try (Registration _ = card.capture(file)) {
                 file.await(TimeUnit.SECONDS.toMillis(seconds));
-            } finally {
-                tap.close();
             }
         }
         record Captured(String file, long frames, long missed) {}
@@ -190,9 +188,9 @@ public final class NetCommands {
                         a.number("txusecs", now.sendMicros(), 0));
         if (Stream.of("rxframes", "rxusecs", "txframes", "txusecs").anyMatch(a::has)) {
             if (a.has("pair")) {
-                card.coalesce(pair, wanted);
+                card.coalescing(pair, wanted);
             } else {
-                card.coalesce(wanted);
+                card.coalescing(wanted);
             }
         }
         List<Coalescing> all = Cards.View.of(card).coalescing();

@@ -3,6 +3,7 @@ package virtio.device.blk;
 import virtio.api.ConfigSpace;
 import virtio.api.Features;
 import virtio.api.QueueRequest;
+import virtio.api.Registration;
 import virtio.api.VirtioDevice;
 import virtio.api.VirtioDriver;
 import virtio.api.VirtioException;
@@ -225,7 +226,7 @@ final class BlkDevice implements BlockDevice, VirtioDriver.Bound {
     }
 
     @Override
-    public AutoCloseable onCapacityChange(Runnable listener) {
+    public Registration onCapacityChange(Runnable listener) {
         // An object of its own, so that the same listener can be added twice and taken back once.
         Runnable entry = listener::run;
         capacityListeners.add(entry);

@@ -34,7 +34,7 @@ public final class BlkDriver implements VirtioDriver {
 
     private static Runnable register(BundleContext context, BlockDevice disk) {
         Dictionary<String, Object> properties = new Hashtable<>();
-        properties.put(BlockDevice.NAME, disk.name());
+        properties.put(VirtioDevice.NAME, disk.name());
         ServiceRegistration<BlockDevice> registration =
                 context.registerService(BlockDevice.class, disk, properties);
         return () -> {

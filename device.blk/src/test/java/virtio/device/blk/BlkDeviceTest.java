@@ -10,6 +10,7 @@ import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 
+import virtio.api.Registration;
 import virtio.api.VirtioException;
 import virtio.api.block.BlockConfig;
 import virtio.api.block.BlockFeature;
@@ -368,7 +369,7 @@ class BlkDeviceTest {
     void newCapacityIsAnnounced() throws Exception {
         BlkDevice disk = probe();
         List<Long> seen = new ArrayList<>();
-        AutoCloseable listening = disk.onCapacityChange(() -> seen.add(disk.capacityBytes()));
+        Registration listening = disk.onCapacityChange(() -> seen.add(disk.capacityBytes()));
         disk.onCapacityChange(
                 () -> {
                     throw new IllegalStateException("a consumer's mistake");

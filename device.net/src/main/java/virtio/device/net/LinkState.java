@@ -1,5 +1,6 @@
 package virtio.device.net;
 
+import virtio.api.Registration;
 import virtio.api.VirtioDevice;
 import virtio.api.VirtioException;
 import virtio.api.net.Duplex;
@@ -62,7 +63,7 @@ final class LinkState {
         return status;
     }
 
-    AutoCloseable listen(Runnable listener) {
+    Registration listen(Runnable listener) {
         // An object of its own, so that the same listener can be added twice and taken back once.
         Runnable entry = listener::run;
         listeners.add(entry);

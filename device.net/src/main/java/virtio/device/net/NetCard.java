@@ -3,6 +3,7 @@ package virtio.device.net;
 import virtio.api.ConfigSpace;
 import virtio.api.Features;
 import virtio.api.QueueRequest;
+import virtio.api.Registration;
 import virtio.api.VirtioDevice;
 import virtio.api.VirtioDriver;
 import virtio.api.VirtioException;
@@ -137,12 +138,12 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
     }
 
     @Override
-    public AutoCloseable onLinkChange(Runnable listener) {
+    public Registration onLinkChange(Runnable listener) {
         return link.listen(listener);
     }
 
     @Override
-    public AutoCloseable capture(FrameTap wanted) throws VirtioException {
+    public Registration capture(FrameTap wanted) throws VirtioException {
         FrameTap entry = wanted::frame;
         if (!tap.compareAndSet(null, entry)) {
             throw new VirtioException(name + " is captured already");
@@ -151,7 +152,14 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
     }
 
     @Override
-    public void receive(Set<ReceiveMode> modes) throws VirtioException {
+    public Set<ReceiveMode> receiveModes() {
+        synchronized (life) {
+            return settings.modes();
+        }
+    }
+
+    @Override
+    public void receiveModes(Set<ReceiveMode> modes) throws VirtioException {
         synchronized (life) {
             settings.modes(live(), limits, modes);
         }
@@ -184,6 +192,13 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
         synchronized (life) {
             settings.address(live(), limits, wanted);
             address = settings.address();
+        }
+    }
+
+    @Override
+    public Features guestOffloads() {
+        synchronized (life) {
+            return settings.guestOffloads(limits);
         }
     }
 
@@ -222,17 +237,17 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
     }
 
     @Override
-    public void coalesce(Coalescing coalescing) throws VirtioException {
+    public void coalescing(Coalescing coalescing) throws VirtioException {
         synchronized (life) {
-            settings.coalesce(live(), limits, coalescing);
+            settings.coalescing(live(), limits, coalescing);
         }
     }
 
     @Override
-    public void coalesce(int pair, Coalescing coalescing) throws VirtioException {
+    public void coalescing(int pair, Coalescing coalescing) throws VirtioException {
         checkPair(pair);
         synchronized (life) {
-            settings.coalesce(live(), limits, pair, coalescing);
+            settings.coalescing(live(), limits, pair, coalescing);
         }
     }
 

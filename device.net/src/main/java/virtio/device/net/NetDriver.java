@@ -34,7 +34,7 @@ public final class NetDriver implements VirtioDriver {
 
     private static Runnable register(BundleContext context, NetDevice card) {
         Dictionary<String, Object> properties = new Hashtable<>();
-        properties.put(NetDevice.NAME, card.name());
+        properties.put(VirtioDevice.NAME, card.name());
         ServiceRegistration<NetDevice> registration =
                 context.registerService(NetDevice.class, card, properties);
         return () -> {

@@ -104,12 +104,16 @@ record NetLimits(Features features, byte[] mac, int mtu, int pairs, int maxPairs
     private static final Features SEVERAL = Features.of(NetFeature.MQ, NetFeature.RSS);
 
     /** Received frames that carry more than their bytes. */
-    static final Features GUEST_SEGMENTATION =
+    private static final Features GUEST_SEGMENTATION =
             Features.of(
                     NetFeature.GUEST_TSO4,
                     NetFeature.GUEST_TSO6,
                     NetFeature.GUEST_USO4,
                     NetFeature.GUEST_USO6);
+
+    /** What received frames may carry, as far as that can be set. */
+    private static final Features GUEST =
+            GUEST_SEGMENTATION.with(NetFeature.GUEST_CSUM, NetFeature.GUEST_ECN);
 
     /** What the device does for frames that are sent. */
     private static final Features HOST =
@@ -218,6 +222,11 @@ record NetLimits(Features features, byte[] mac, int mtu, int pairs, int maxPairs
             frame = NetHeader.MAX_FRAME_BYTES;
         }
         return (frame + PacketPool.DATA_BYTES - 1) / PacketPool.DATA_BYTES;
+    }
+
+    /** Which offloads received frames may carry. */
+    Features guestOffloads() {
+        return features.and(GUEST);
     }
 
     /**

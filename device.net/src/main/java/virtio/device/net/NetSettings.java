@@ -167,7 +167,7 @@ final class NetSettings {
         hash = off ? null : wanted;
     }
 
-    void coalesce(ControlQueue control, NetLimits limits, Coalescing wanted)
+    void coalescing(ControlQueue control, NetLimits limits, Coalescing wanted)
             throws VirtioException {
         coalesceAll(control, limits, wanted);
         coalescing = wanted;
@@ -189,7 +189,7 @@ final class NetSettings {
                 numbers(2).putInt(wanted.sendPackets()).putInt(wanted.sendMicros()).array());
     }
 
-    void coalesce(ControlQueue control, NetLimits limits, int pair, Coalescing wanted)
+    void coalescing(ControlQueue control, NetLimits limits, int pair, Coalescing wanted)
             throws VirtioException {
         coalescingOf.put(pair, coalesced(control, limits, pair, wanted));
     }
@@ -233,6 +233,10 @@ final class NetSettings {
 
     private static ByteBuffer numbers(int count) {
         return ByteBuffer.allocate(count * Integer.BYTES).order(ByteOrder.LITTLE_ENDIAN);
+    }
+
+    Set<ReceiveMode> modes() {
+        return Set.copyOf(modes);
     }
 
     void modes(ControlQueue control, NetLimits limits, Set<ReceiveMode> wanted)
@@ -331,14 +335,14 @@ final class NetSettings {
         address = wanted.clone();
     }
 
+    Features guestOffloads(NetLimits limits) {
+        return guestOffloads == null ? limits.guestOffloads() : guestOffloads;
+    }
+
     void guestOffloads(ControlQueue control, NetLimits limits, Features wanted)
             throws VirtioException {
         need(limits, NetFeature.CTRL_GUEST_OFFLOADS);
-        Features all =
-                limits.features()
-                        .and(
-                                NetLimits.GUEST_SEGMENTATION.with(
-                                        NetFeature.GUEST_CSUM, NetFeature.GUEST_ECN));
+        Features all = limits.guestOffloads();
         Features excess = wanted.andNot(all);
         if (!excess.isEmpty()) {
             throw new IllegalArgumentException(

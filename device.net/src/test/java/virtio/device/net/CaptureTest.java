@@ -10,6 +10,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 
+import virtio.api.Registration;
 import virtio.api.VirtioException;
 import virtio.api.net.DropReason;
 import virtio.api.net.NetDevice;
@@ -61,7 +62,7 @@ class CaptureTest {
     void framesAreSeenBothWaysWhileItLasts() throws Exception {
         try (NetQueue queue = card.openQueue(0)) {
             thereAndBack(queue, 60);
-            AutoCloseable capture = card.capture(this::note);
+            Registration capture = card.capture(this::note);
             thereAndBack(queue, 61);
             thereAndBack(queue, 9000);
             assertThrows(VirtioException.class, () -> card.capture(this::note));
@@ -75,7 +76,7 @@ class CaptureTest {
 
     @Test
     void whatNobodyTakesIsNotSeen() throws Exception {
-        AutoCloseable capture = card.capture(this::note);
+        Registration capture = card.capture(this::note);
         try (NetQueue queue = card.openQueue(0)) {
             byte[] frame = Rig.frame(60, card.macAddress(), card.macAddress(), 1);
             Rig.send(queue, Rig.fill(queue, frame));
@@ -94,7 +95,7 @@ class CaptureTest {
     void oneThatThrowsLeavesTheCardAsItWas() throws Exception {
         try (NetQueue queue = card.openQueue(0)) {
             byte[] frame = Rig.frame(60, card.macAddress(), card.macAddress(), 1);
-            AutoCloseable capture =
+            Registration capture =
                     card.capture(
                             (pair, received, f) -> {
                                 if (received) {

@@ -86,7 +86,7 @@ class CoalescingTest {
         NetDevice card = rig.card("mmio", "loopback:" + without, "net0");
         assertEquals(Coalescing.NONE, card.coalescing(0));
         try (NetQueue queue = card.openQueue(0)) {
-            card.coalesce(new Coalescing(8, FOREVER, 0, 0));
+            card.coalescing(new Coalescing(8, FOREVER, 0, 0));
             assertEquals(new Coalescing(8, FOREVER, 0, 0), card.coalescing(0));
             assertEquals(8, toldOf(card, queue, 8, true));
             assertEquals(0, toldOf(card, queue, 7, false));
@@ -101,13 +101,13 @@ class CoalescingTest {
             }
             assertEquals(7, count);
             // The seven count no more once the device has taken notice.
-            card.coalesce(Coalescing.NONE);
+            card.coalescing(Coalescing.NONE);
             assertEquals(1, toldOf(card, queue, 1, true));
-            card.coalesce(new Coalescing(1000, 200_000, 0, 0));
+            card.coalescing(new Coalescing(1000, 200_000, 0, 0));
             long start = System.nanoTime();
             assertTrue(toldOf(card, queue, 8, true) > 0);
             assertTrue(System.nanoTime() - start >= TimeUnit.MILLISECONDS.toNanos(200));
-            card.coalesce(Coalescing.NONE);
+            card.coalescing(Coalescing.NONE);
             assertEquals(1, toldOf(card, queue, 1, true));
         }
     }
@@ -119,15 +119,15 @@ class CoalescingTest {
         NetDevice card = rig.card("mmio", "loopback:,pairs=2", "net0");
         Coalescing all = new Coalescing(10, 20, 30, 40);
         Coalescing one = new Coalescing(8, FOREVER, 3, 4);
-        card.coalesce(all);
-        card.coalesce(1, new Coalescing(5, 6, 7, 8));
+        card.coalescing(all);
+        card.coalescing(1, new Coalescing(5, 6, 7, 8));
         assertEquals(all, card.coalescing(0));
         assertEquals(new Coalescing(5, 6, 7, 8), card.coalescing(1));
-        card.coalesce(0, one);
+        card.coalescing(0, one);
         assertEquals(one, card.coalescing(0));
-        card.coalesce(all);
+        card.coalescing(all);
         assertEquals(all, card.coalescing(1));
-        assertThrows(IllegalArgumentException.class, () -> card.coalesce(2, all));
+        assertThrows(IllegalArgumentException.class, () -> card.coalescing(2, all));
         assertThrows(IllegalArgumentException.class, () -> card.coalescing(-1));
         assertThrows(IllegalArgumentException.class, () -> new Coalescing(1, -1, 0, 0));
     }
@@ -135,8 +135,8 @@ class CoalescingTest {
     @Test
     void whatWasSetMovesWithTheCard() throws Exception {
         NetDevice card = rig.card("mmio", "loopback:,mac=52:54:00:00:00:01", "net0");
-        card.coalesce(new Coalescing(1, 1, 1, 1));
-        card.coalesce(0, new Coalescing(8, FOREVER, 0, 0));
+        card.coalescing(new Coalescing(1, 1, 1, 1));
+        card.coalescing(0, new Coalescing(8, FOREVER, 0, 0));
         try (NetQueue queue = card.openQueue(0)) {
             swap("loopback:,mac=52:54:00:00:00:01");
             assertEquals(8, toldOf(card, queue, 8, true));
@@ -166,11 +166,11 @@ class CoalescingTest {
         NetDevice card =
                 rig.card("mmio", "loopback:,without=NOTF_COAL,without=VQ_NOTF_COAL", "net0");
         String said =
-                assertThrows(VirtioException.class, () -> card.coalesce(Coalescing.NONE))
+                assertThrows(VirtioException.class, () -> card.coalescing(Coalescing.NONE))
                         .getMessage();
         assertTrue(said.contains(": NOTF_COAL is not negotiated"), said);
         said =
-                assertThrows(VirtioException.class, () -> card.coalesce(0, Coalescing.NONE))
+                assertThrows(VirtioException.class, () -> card.coalescing(0, Coalescing.NONE))
                         .getMessage();
         assertTrue(said.contains(": VQ_NOTF_COAL is not negotiated"), said);
         assertEquals(Coalescing.NONE, card.coalescing(0));

@@ -178,14 +178,14 @@ class ControlOrderTest {
     @Tag("DRV-NET-092")
     void numbersThatComeWithARefusalMeanNothing() throws Exception {
         NetDevice card = rig.card("mmio", "slow:,pairs=2", "net0");
-        card.coalesce(1, new Coalescing(1, 2, 3, 4));
+        card.coalescing(1, new Coalescing(1, 2, 3, 4));
         Coalescing set = card.coalescing(1);
         assertEquals(new Coalescing(77, 0, 77, 0), set, "as the card says");
         refusing = true;
         String said =
                 assertThrows(
                                 VirtioException.class,
-                                () -> card.coalesce(1, new Coalescing(5, 6, 7, 8)))
+                                () -> card.coalescing(1, new Coalescing(5, 6, 7, 8)))
                         .getMessage();
         assertTrue(said.contains("the device refuses"), said);
         assertEquals(set, card.coalescing(1));

@@ -286,7 +286,7 @@ class NetOverTransportsTest {
                 NetQueue qb = b.openQueue(0);
                 NetQueue qc = c.openQueue(0);
                 NetQueue qd = rig.cards.get("d").openQueue(0)) {
-            c.receive(Set.of(ReceiveMode.PROMISCUOUS));
+            c.receiveModes(Set.of(ReceiveMode.PROMISCUOUS));
             // They have announced themselves: c hears of nothing that is not for it but floods.
             byte[] toB = Rig.frame(100, b.macAddress(), a.macAddress(), 1);
             byte[] all = Rig.frame(101, Rig.BROADCAST, b.macAddress(), 2);
@@ -333,17 +333,18 @@ class NetOverTransportsTest {
             heard(from, to, group, true);
             b.filterAddresses(List.of(), List.of());
             heard(from, to, group, false);
-            b.receive(Set.of(ReceiveMode.ALL_MULTICAST, ReceiveMode.ALL_UNICAST));
+            b.receiveModes(Set.of(ReceiveMode.ALL_MULTICAST, ReceiveMode.ALL_UNICAST));
             heard(from, to, other, true);
             heard(from, to, group, true);
-            b.receive(Set.of(ReceiveMode.NO_BROADCAST, ReceiveMode.NO_MULTICAST));
+            b.receiveModes(Set.of(ReceiveMode.NO_BROADCAST, ReceiveMode.NO_MULTICAST));
             heard(from, to, Rig.BROADCAST, false);
             heard(from, to, mac, true);
-            b.receive(Set.of(ReceiveMode.PROMISCUOUS, ReceiveMode.NO_UNICAST));
+            b.receiveModes(Set.of(ReceiveMode.PROMISCUOUS, ReceiveMode.NO_UNICAST));
             heard(from, to, other, true);
-            b.receive(Set.of(ReceiveMode.NO_UNICAST));
+            b.receiveModes(Set.of(ReceiveMode.NO_UNICAST));
             heard(from, to, mac, false);
-            b.receive(Set.of());
+            assertEquals(Set.of(ReceiveMode.NO_UNICAST), b.receiveModes());
+            b.receiveModes(Set.of());
             byte[] tagged = Rig.frame(80, mac, a.macAddress(), 5);
             ByteBuffer.wrap(tagged).putInt(12, 0x8100_0123);
             heard(from, to, tagged, false, true);
@@ -364,7 +365,7 @@ class NetOverTransportsTest {
     @Tag("DRV-NET-070")
     void whatTheDeviceCannotIsNotAskedOfIt() throws Exception {
         NetDevice some = rig.card("mmio", "switch:lan,without=CTRL_RX_EXTRA", "a");
-        some.receive(Set.of(ReceiveMode.PROMISCUOUS, ReceiveMode.ALL_MULTICAST));
+        some.receiveModes(Set.of(ReceiveMode.PROMISCUOUS, ReceiveMode.ALL_MULTICAST));
         for (ReceiveMode mode :
                 new ReceiveMode[] {
                     ReceiveMode.ALL_UNICAST,
@@ -372,11 +373,11 @@ class NetOverTransportsTest {
                     ReceiveMode.NO_UNICAST,
                     ReceiveMode.NO_BROADCAST
                 }) {
-            refused("CTRL_RX_EXTRA", () -> some.receive(Set.of(mode)));
+            refused("CTRL_RX_EXTRA", () -> some.receiveModes(Set.of(mode)));
         }
         NetDevice none = rig.card("mmio", "switch:lan,without=CTRL_RX,without=CTRL_RX_EXTRA", "b");
-        refused("CTRL_RX", () -> none.receive(Set.of(ReceiveMode.PROMISCUOUS)));
-        refused("CTRL_RX", () -> none.receive(Set.of(ReceiveMode.ALL_MULTICAST)));
+        refused("CTRL_RX", () -> none.receiveModes(Set.of(ReceiveMode.PROMISCUOUS)));
+        refused("CTRL_RX", () -> none.receiveModes(Set.of(ReceiveMode.ALL_MULTICAST)));
         refused("CTRL_RX", () -> none.filterAddresses(List.of(), List.of()));
     }
 
@@ -476,7 +477,10 @@ class NetOverTransportsTest {
     void guestOffloadsCanBeSwitched() throws Exception {
         NetDevice card = rig.card("mmio", "loopback:", "net0");
         byte[] mac = card.macAddress();
+        assertTrue(card.guestOffloads().has(NetFeature.GUEST_CSUM));
+        assertFalse(card.guestOffloads().has(NetFeature.CSUM));
         card.guestOffloads(Features.NONE);
+        assertEquals(Features.NONE, card.guestOffloads());
         try (NetQueue queue = card.openQueue(0)) {
             PacketBuffer frame = Rig.fill(queue, NetFeatures.udp(mac, mac, 333));
             frame.requestChecksum(34, 6);
@@ -488,7 +492,8 @@ class NetOverTransportsTest {
         assertThrows(
                 IllegalArgumentException.class,
                 () -> card.guestOffloads(Features.of(NetFeature.HOST_TSO4)));
-        assertThrows(VirtioException.class, () -> card.receive(Set.of(ReceiveMode.PROMISCUOUS)));
+        assertThrows(
+                VirtioException.class, () -> card.receiveModes(Set.of(ReceiveMode.PROMISCUOUS)));
     }
 
     @Test

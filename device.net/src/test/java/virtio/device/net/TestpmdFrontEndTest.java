@@ -44,7 +44,7 @@ class TestpmdFrontEndTest {
         NetDevice card = rig.card("mmio", "switch:lan", "net0");
         Path socket = folder.resolve("net.sock");
         rig.core.bus().export("switch:lan", "vhost-user:" + socket);
-        card.receive(Set.of(ReceiveMode.PROMISCUOUS));
+        card.receiveModes(Set.of(ReceiveMode.PROMISCUOUS));
         try (Testpmd peer =
                         Testpmd.start("net_virtio_user0,path=" + socket + ",queues=1," + options);
                 NetQueue queue = card.openQueue(0)) {

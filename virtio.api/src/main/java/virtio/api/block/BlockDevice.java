@@ -2,6 +2,7 @@ package virtio.api.block;
 
 import org.osgi.annotation.versioning.ProviderType;
 
+import virtio.api.Registration;
 import virtio.api.VirtioException;
 
 import java.lang.foreign.MemorySegment;
@@ -9,7 +10,7 @@ import java.nio.channels.SeekableByteChannel;
 import java.util.concurrent.CompletableFuture;
 
 /**
- * A disk; an OSGi service with the property {@value #NAME}.
+ * A disk; an OSGi service with the property {@value virtio.api.VirtioDevice#NAME}.
  *
  * <p>The service object stays the same while the transport below it is swapped or reconnected:
  * calls made meanwhile wait, up to the operator's limit, and then fail with a {@link
@@ -21,9 +22,6 @@ import java.util.concurrent.CompletableFuture;
  */
 @ProviderType
 public interface BlockDevice {
-    /** Service property: the name the device was attached by. */
-    String NAME = "virtio.name";
-
     /** The name the device was attached by, as {@code blk0}. */
     String name();
 
@@ -111,5 +109,5 @@ public interface BlockDevice {
     /**
      * Calls the listener, on a thread of the core, after every change of {@link #capacityBytes}.
      */
-    AutoCloseable onCapacityChange(Runnable listener);
+    Registration onCapacityChange(Runnable listener);
 }

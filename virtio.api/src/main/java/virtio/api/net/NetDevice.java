@@ -3,13 +3,14 @@ package virtio.api.net;
 import org.osgi.annotation.versioning.ProviderType;
 
 import virtio.api.Features;
+import virtio.api.Registration;
 import virtio.api.VirtioException;
 
 import java.util.List;
 import java.util.Set;
 
 /**
- * A network card; an OSGi service with the property {@value #NAME}.
+ * A network card; an OSGi service with the property {@value virtio.api.VirtioDevice#NAME}.
  *
  * <p>The service object stays the same while the transport below it is swapped or reconnected;
  * frames in flight meanwhile may be dropped and are then counted. Thread-safe, but for {@link
@@ -17,9 +18,6 @@ import java.util.Set;
  */
 @ProviderType
 public interface NetDevice {
-    /** Service property: the name the device was attached by. */
-    String NAME = "virtio.name";
-
     /** The name the device was attached by, as {@code net0}. */
     String name();
 
@@ -59,37 +57,45 @@ public interface NetDevice {
     FramePort openPort(int pair, FrameHandler handler) throws VirtioException;
 
     /** Calls the listener, on a thread of the core, after every change of {@link #linkUp}. */
-    AutoCloseable onLinkChange(Runnable listener);
+    Registration onLinkChange(Runnable listener);
 
     /**
      * Shows the frames that consumers send and receive to a tap until the answer is closed; one tap
      * at a time. What a pair without an owner receives is not shown.
      */
-    AutoCloseable capture(FrameTap tap) throws VirtioException;
+    Registration capture(FrameTap tap) throws VirtioException;
+
+    /** What was set by {@link #receiveModes(Set)}; none at first. */
+    Set<ReceiveMode> receiveModes();
 
     /**
      * Sets what is received, in place of what was set before; kept over a swap.
      *
      * @throws VirtioException when the device cannot, naming the feature that it lacks
      */
-    void receive(Set<ReceiveMode> modes) throws VirtioException;
+    void receiveModes(Set<ReceiveMode> modes) throws VirtioException;
 
-    /** Sets the further addresses that are received; errors as {@link #receive}. */
+    /** Sets the further addresses that are received; errors as {@link #receiveModes(Set)}. */
     void filterAddresses(List<byte[]> unicast, List<byte[]> multicast) throws VirtioException;
 
-    /** Receives frames of a VLAN, 0 to 4095, as well; errors as {@link #receive}. */
+    /** Receives frames of a VLAN, 0 to 4095, as well; errors as {@link #receiveModes(Set)}. */
     void addVlan(int vlan) throws VirtioException;
 
-    /** Receives no frames of a VLAN any more; errors as {@link #receive}. */
+    /** Receives no frames of a VLAN any more; errors as {@link #receiveModes(Set)}. */
     void removeVlan(int vlan) throws VirtioException;
 
-    /** Sets the hardware address; errors as {@link #receive}. */
+    /** Sets the hardware address; errors as {@link #receiveModes(Set)}. */
     void macAddress(byte[] address) throws VirtioException;
 
+    /** Which offloads received frames may carry: at first all that were negotiated. */
+    Features guestOffloads();
+
     /**
-     * Switches which offloads received frames may carry.
+     * Sets which offloads received frames may carry; kept over a swap.
      *
-     * @param offloads GUEST features out of {@link #features}, as CSUM or TSO4
+     * @param offloads GUEST features out of {@link #features}, as GUEST_CSUM or GUEST_TSO4
+     * @throws IllegalArgumentException when others are among them
+     * @throws VirtioException as {@link #receiveModes(Set)}
      */
     void guestOffloads(Features offloads) throws VirtioException;
 
@@ -105,18 +111,21 @@ public interface NetDevice {
      *
      * @throws IllegalArgumentException when a type, the key, the table or a pair is not one that
      *     the device takes, naming value and limit
-     * @throws VirtioException as {@link #receive}
+     * @throws VirtioException as {@link #receiveModes(Set)}
      */
     void hash(HashConfig config) throws VirtioException;
 
     /** What was set for a queue pair, as the device has answered it where it can be asked. */
     Coalescing coalescing(int pair);
 
-    /** Delays the notifications of all queues; kept over a swap; errors as {@link #receive}. */
-    void coalesce(Coalescing coalescing) throws VirtioException;
+    /**
+     * Delays the notifications of all queues; kept over a swap; errors as {@link
+     * #receiveModes(Set)}.
+     */
+    void coalescing(Coalescing coalescing) throws VirtioException;
 
-    /** Delays the notifications of one queue pair; otherwise as {@link #coalesce(Coalescing)}. */
-    void coalesce(int pair, Coalescing coalescing) throws VirtioException;
+    /** Delays the notifications of one queue pair; otherwise as {@link #coalescing(Coalescing)}. */
+    void coalescing(int pair, Coalescing coalescing) throws VirtioException;
 
     /** What went through so far. */
     NetStatistics statistics();

@@ -4,6 +4,7 @@ import org.osgi.framework.BundleActivator;
 import org.osgi.framework.BundleContext;
 import org.osgi.framework.ServiceReference;
 
+import virtio.api.Registration;
 import virtio.api.net.FramePort;
 import virtio.api.net.NetDevice;
 import virtio.api.net.PacketBuffer;
@@ -48,7 +49,7 @@ public final class Hashes implements BundleActivator {
         NetDevice card = context.getService(reference);
         try (FramePort _ = card.openPort(0, frame -> {});
                 FramePort _ = card.openPort(1, frame -> {});
-                AutoCloseable _ = card.capture(this::frame)) {
+                Registration _ = card.capture(this::frame)) {
             System.out.println(name + " listens");
             for (int i = 0; i < count; i++) {
                 String report = reports.poll(WAIT_SECONDS, TimeUnit.SECONDS);
