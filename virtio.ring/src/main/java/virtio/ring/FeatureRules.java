@@ -3,6 +3,7 @@ package virtio.ring;
 import virtio.api.DeviceType;
 import virtio.api.Feature;
 import virtio.api.Features;
+import virtio.api.net.NetFeature;
 
 import java.util.ArrayList;
 import java.util.List;
@@ -28,38 +29,38 @@ final class FeatureRules {
     /** Virtio 5.1.3.1 Feature bit requirements of the network device. */
     private static final List<Rule> NET =
             List.of(
-                    new Rule(7, 1), // GUEST_TSO4: GUEST_CSUM
-                    new Rule(8, 1), // GUEST_TSO6: GUEST_CSUM
-                    new Rule(9, 7, 8), // GUEST_ECN: GUEST_TSO4 or GUEST_TSO6
-                    new Rule(10, 1), // GUEST_UFO: GUEST_CSUM
-                    new Rule(54, 1), // GUEST_USO4: GUEST_CSUM
-                    new Rule(55, 1), // GUEST_USO6: GUEST_CSUM
-                    new Rule(11, 0), // HOST_TSO4: CSUM
-                    new Rule(12, 0), // HOST_TSO6: CSUM
-                    new Rule(13, 11, 12), // HOST_ECN: HOST_TSO4 or HOST_TSO6
-                    new Rule(14, 0), // HOST_UFO: CSUM
-                    new Rule(56, 0), // HOST_USO: CSUM
-                    new Rule(18, 17), // CTRL_RX: CTRL_VQ
-                    new Rule(19, 17), // CTRL_VLAN: CTRL_VQ
-                    new Rule(21, 17), // GUEST_ANNOUNCE: CTRL_VQ
-                    new Rule(22, 17), // MQ: CTRL_VQ
-                    new Rule(23, 17), // CTRL_MAC_ADDR: CTRL_VQ
-                    new Rule(53, 17), // NOTF_COAL: CTRL_VQ
-                    new Rule(61, 11, 12), // RSC_EXT: HOST_TSO4 or HOST_TSO6
-                    new Rule(60, 17), // RSS: CTRL_VQ
-                    new Rule(52, 17), // VQ_NOTF_COAL: CTRL_VQ
-                    new Rule(51, 17), // HASH_TUNNEL: CTRL_VQ along with …
-                    new Rule(51, 60, 57), // … RSS or HASH_REPORT
-                    new Rule(64, 60), // RSS_CONTEXT: RSS, and CTRL_VQ by that
-                    new Rule(65, 7), // GUEST_UDP_TUNNEL_GSO: GUEST_TSO4, …
-                    new Rule(65, 8), // … GUEST_TSO6, …
-                    new Rule(65, 54), // … GUEST_USO4 …
-                    new Rule(65, 55), // … and GUEST_USO6
-                    new Rule(66, 65), // GUEST_UDP_TUNNEL_GSO_CSUM: GUEST_UDP_TUNNEL_GSO
-                    new Rule(67, 11), // HOST_UDP_TUNNEL_GSO: HOST_TSO4, …
-                    new Rule(67, 12), // … HOST_TSO6 …
-                    new Rule(67, 56), // … and HOST_USO
-                    new Rule(68, 67)); // HOST_UDP_TUNNEL_GSO_CSUM: HOST_UDP_TUNNEL_GSO
+                    new Rule(NetFeature.GUEST_TSO4, NetFeature.GUEST_CSUM),
+                    new Rule(NetFeature.GUEST_TSO6, NetFeature.GUEST_CSUM),
+                    new Rule(NetFeature.GUEST_ECN, NetFeature.GUEST_TSO4, NetFeature.GUEST_TSO6),
+                    new Rule(NetFeature.GUEST_UFO, NetFeature.GUEST_CSUM),
+                    new Rule(NetFeature.GUEST_USO4, NetFeature.GUEST_CSUM),
+                    new Rule(NetFeature.GUEST_USO6, NetFeature.GUEST_CSUM),
+                    new Rule(NetFeature.HOST_TSO4, NetFeature.CSUM),
+                    new Rule(NetFeature.HOST_TSO6, NetFeature.CSUM),
+                    new Rule(NetFeature.HOST_ECN, NetFeature.HOST_TSO4, NetFeature.HOST_TSO6),
+                    new Rule(NetFeature.HOST_UFO, NetFeature.CSUM),
+                    new Rule(NetFeature.HOST_USO, NetFeature.CSUM),
+                    new Rule(NetFeature.CTRL_RX, NetFeature.CTRL_VQ),
+                    new Rule(NetFeature.CTRL_VLAN, NetFeature.CTRL_VQ),
+                    new Rule(NetFeature.GUEST_ANNOUNCE, NetFeature.CTRL_VQ),
+                    new Rule(NetFeature.MQ, NetFeature.CTRL_VQ),
+                    new Rule(NetFeature.CTRL_MAC_ADDR, NetFeature.CTRL_VQ),
+                    new Rule(NetFeature.NOTF_COAL, NetFeature.CTRL_VQ),
+                    new Rule(NetFeature.RSC_EXT, NetFeature.HOST_TSO4, NetFeature.HOST_TSO6),
+                    new Rule(NetFeature.RSS, NetFeature.CTRL_VQ),
+                    new Rule(NetFeature.VQ_NOTF_COAL, NetFeature.CTRL_VQ),
+                    new Rule(NetFeature.HASH_TUNNEL, NetFeature.CTRL_VQ),
+                    new Rule(NetFeature.HASH_TUNNEL, NetFeature.RSS, NetFeature.HASH_REPORT),
+                    new Rule(NetFeature.RSS_CONTEXT, NetFeature.RSS),
+                    new Rule(NetFeature.GUEST_UDP_TUNNEL_GSO, NetFeature.GUEST_TSO4),
+                    new Rule(NetFeature.GUEST_UDP_TUNNEL_GSO, NetFeature.GUEST_TSO6),
+                    new Rule(NetFeature.GUEST_UDP_TUNNEL_GSO, NetFeature.GUEST_USO4),
+                    new Rule(NetFeature.GUEST_UDP_TUNNEL_GSO, NetFeature.GUEST_USO6),
+                    new Rule(NetFeature.GUEST_UDP_TUNNEL_GSO_CSUM, NetFeature.GUEST_UDP_TUNNEL_GSO),
+                    new Rule(NetFeature.HOST_UDP_TUNNEL_GSO, NetFeature.HOST_TSO4),
+                    new Rule(NetFeature.HOST_UDP_TUNNEL_GSO, NetFeature.HOST_TSO6),
+                    new Rule(NetFeature.HOST_UDP_TUNNEL_GSO, NetFeature.HOST_USO),
+                    new Rule(NetFeature.HOST_UDP_TUNNEL_GSO_CSUM, NetFeature.HOST_UDP_TUNNEL_GSO));
 
     private FeatureRules() {}
 

@@ -26,6 +26,9 @@ public final class NetFeature {
     /** The driver takes unsegmented TCP with congestion notification. */
     public static final int GUEST_ECN = 9;
 
+    /** The driver takes UDP over IPv4 and IPv6 that is to be fragmented. */
+    public static final int GUEST_UFO = 10;
+
     /** The device takes TCP over IPv4 unsegmented. */
     public static final int HOST_TSO4 = 11;
 
@@ -34,6 +37,9 @@ public final class NetFeature {
 
     /** The device takes unsegmented TCP with congestion notification. */
     public static final int HOST_ECN = 13;
+
+    /** The device takes UDP over IPv4 and IPv6 that is to be fragmented. */
+    public static final int HOST_UFO = 14;
 
     /** A frame may be spread over several receive buffers. */
     public static final int MRG_RXBUF = 15;
@@ -62,6 +68,9 @@ public final class NetFeature {
     /** The hardware address can be set by the control queue. */
     public static final int CTRL_MAC_ADDR = 23;
 
+    /** Packets in tunnels are hashed by what is inside. */
+    public static final int HASH_TUNNEL = 51;
+
     /** Notifications can be delayed, each queue's by itself. */
     public static final int VQ_NOTF_COAL = 52;
 
@@ -86,8 +95,26 @@ public final class NetFeature {
     /** Received packets go to queue pairs by their hash. */
     public static final int RSS = 60;
 
+    /** The device joins received segments, and says how many there were. */
+    public static final int RSC_EXT = 61;
+
     /** Speed and duplex are in the configuration. */
     public static final int SPEED_DUPLEX = 63;
+
+    /** Packets are spread in more than one way at once. */
+    public static final int RSS_CONTEXT = 64;
+
+    /** The driver takes unsegmented packets in UDP tunnels. */
+    public static final int GUEST_UDP_TUNNEL_GSO = 65;
+
+    /** The driver takes them with a partial checksum of the tunnel's header. */
+    public static final int GUEST_UDP_TUNNEL_GSO_CSUM = 66;
+
+    /** The device takes unsegmented packets in UDP tunnels. */
+    public static final int HOST_UDP_TUNNEL_GSO = 67;
+
+    /** The device takes them with a partial checksum of the tunnel's header. */
+    public static final int HOST_UDP_TUNNEL_GSO_CSUM = 68;
 
     private NetFeature() {}
 
@@ -102,11 +129,11 @@ public final class NetFeature {
             case GUEST_TSO4 -> "GUEST_TSO4";
             case GUEST_TSO6 -> "GUEST_TSO6";
             case GUEST_ECN -> "GUEST_ECN";
-            case 10 -> "GUEST_UFO";
+            case GUEST_UFO -> "GUEST_UFO";
             case HOST_TSO4 -> "HOST_TSO4";
             case HOST_TSO6 -> "HOST_TSO6";
             case HOST_ECN -> "HOST_ECN";
-            case 14 -> "HOST_UFO";
+            case HOST_UFO -> "HOST_UFO";
             case MRG_RXBUF -> "MRG_RXBUF";
             case STATUS -> "STATUS";
             case CTRL_VQ -> "CTRL_VQ";
@@ -117,7 +144,7 @@ public final class NetFeature {
             case MQ -> "MQ";
             case CTRL_MAC_ADDR -> "CTRL_MAC_ADDR";
             case 50 -> "DEVICE_STATS";
-            case 51 -> "HASH_TUNNEL";
+            case HASH_TUNNEL -> "HASH_TUNNEL";
             case VQ_NOTF_COAL -> "VQ_NOTF_COAL";
             case NOTF_COAL -> "NOTF_COAL";
             case GUEST_USO4 -> "GUEST_USO4";
@@ -126,14 +153,14 @@ public final class NetFeature {
             case HASH_REPORT -> "HASH_REPORT";
             case GUEST_HDRLEN -> "GUEST_HDRLEN";
             case RSS -> "RSS";
-            case 61 -> "RSC_EXT";
+            case RSC_EXT -> "RSC_EXT";
             case 62 -> "STANDBY";
             case SPEED_DUPLEX -> "SPEED_DUPLEX";
-            case 64 -> "RSS_CONTEXT";
-            case 65 -> "GUEST_UDP_TUNNEL_GSO";
-            case 66 -> "GUEST_UDP_TUNNEL_GSO_CSUM";
-            case 67 -> "HOST_UDP_TUNNEL_GSO";
-            case 68 -> "HOST_UDP_TUNNEL_GSO_CSUM";
+            case RSS_CONTEXT -> "RSS_CONTEXT";
+            case GUEST_UDP_TUNNEL_GSO -> "GUEST_UDP_TUNNEL_GSO";
+            case GUEST_UDP_TUNNEL_GSO_CSUM -> "GUEST_UDP_TUNNEL_GSO_CSUM";
+            case HOST_UDP_TUNNEL_GSO -> "HOST_UDP_TUNNEL_GSO";
+            case HOST_UDP_TUNNEL_GSO_CSUM -> "HOST_UDP_TUNNEL_GSO_CSUM";
             case 69 -> "OUT_NET_HEADER";
             case 70 -> "IPSEC";
             default -> null;
