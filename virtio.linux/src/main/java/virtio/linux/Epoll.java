@@ -20,7 +20,6 @@ public final class Epoll implements AutoCloseable {
     private static final int EPOLL_CLOEXEC = 0x80000;
     private static final int ADD = 1;
     private static final int DELETE = 2;
-    private static final int MODIFY = 3;
 
     /** What the own wake-up carries: no user's, because add refuses it. */
     private static final long WAKE = Long.MIN_VALUE;
@@ -86,14 +85,6 @@ public final class Epoll implements AutoCloseable {
             throw new IllegalArgumentException("data " + data + " is taken");
         }
         control(ADD, target, wanted, data);
-    }
-
-    /** Changes what {@link #add} has set. */
-    public void modify(FileDescriptor target, int wanted, long data) throws LinuxException {
-        if (data == WAKE) {
-            throw new IllegalArgumentException("data " + data + " is taken");
-        }
-        control(MODIFY, target, wanted, data);
     }
 
     /**

@@ -219,10 +219,6 @@ final class OpenTransport implements Transport {
         }
     }
 
-    boolean isClosed() {
-        return closed;
-    }
-
     private <T> T ask(String what, Ask<T> call) throws VirtioException {
         try {
             if (!control.tryLock(CONTROL_MILLIS, TimeUnit.MILLISECONDS)) {

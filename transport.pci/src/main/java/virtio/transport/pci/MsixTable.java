@@ -38,10 +38,6 @@ final class MsixTable {
         reset();
     }
 
-    int vectors() {
-        return vectors;
-    }
-
     /** Offset of the pending bits. */
     int pendingOffset() {
         return (vectors * PciRegisters.MSIX_ENTRY_BYTES + 7) & -8;

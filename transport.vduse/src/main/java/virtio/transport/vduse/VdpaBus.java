@@ -21,9 +21,6 @@ final class VdpaBus {
     /** The module behind /dev/vhost-vdpa-N, and what a kernel is built with to have it. */
     static final Module VHOST_VDPA = new Module("vhost_vdpa", "CONFIG_VHOST_VDPA");
 
-    /** The module that makes a vDPA device a device of this kernel. */
-    static final Module VIRTIO_VDPA = new Module("virtio_vdpa", "CONFIG_VIRTIO_VDPA");
-
     /** The module behind /dev/vduse. */
     static final Module VDUSE = new Module("vduse", "CONFIG_VDPA_USER");
 

@@ -97,9 +97,6 @@ final class VhostUser {
     /** Most bytes of configuration that a message carries. */
     static final int MAX_CONFIG_BYTES = 256;
 
-    /** SET_CONFIG flag: sent for live migration, not by a driver. */
-    static final int CONFIG_MIGRATION = 1;
-
     private VhostUser() {}
 
     /** The protocol's name of a front-end message type. */
