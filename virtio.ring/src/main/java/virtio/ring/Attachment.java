@@ -13,7 +13,7 @@ import virtio.api.VirtioException;
 
 /** An attachment that a configuration declares; it lasts as long as that. */
 @Component(
-        service = Attachment.class,
+        service = {},
         immediate = true,
         configurationPid = "virtio.attach",
         configurationPolicy = ConfigurationPolicy.REQUIRE)

@@ -8,7 +8,9 @@ import org.osgi.service.component.annotations.Modified;
 import org.osgi.service.component.annotations.Reference;
 import org.osgi.service.component.annotations.ReferenceCardinality;
 import org.osgi.service.component.annotations.ReferencePolicy;
+import org.osgi.service.metatype.annotations.AttributeDefinition;
 import org.osgi.service.metatype.annotations.Designate;
+import org.osgi.service.metatype.annotations.ObjectClassDefinition;
 
 import virtio.api.DeviceType;
 import virtio.api.VirtioBus;
@@ -42,11 +44,36 @@ import java.util.regex.Pattern;
         service = {VirtioBus.class, Bus.class},
         immediate = true,
         configurationPid = "virtio.bus")
-@Designate(ocd = BusConfiguration.class)
+@Designate(ocd = Bus.Configuration.class)
 public final class Bus implements VirtioBus, AttachedDevice.Owner {
+    /** What the operator sets for the bus. */
+    @ObjectClassDefinition(name = "Virtio bus", description = "Waits of the virtio core")
+    public @interface Configuration {
+        /** How long consumers' calls may wait for a swap or a reconnect. */
+        @AttributeDefinition(
+                name = "Swap timeout (ms)",
+                description = "How long consumers' calls may wait for a swap or a reconnect",
+                min = "0")
+        long swapTimeoutMillis() default 30_000;
+
+        /** How long a freeze may wait for what is in flight. */
+        @AttributeDefinition(
+                name = "Drain timeout (ms)",
+                description = "How long a freeze may wait for requests in flight",
+                min = "0")
+        long drainTimeoutMillis() default 5_000;
+
+        /** Pause between two attempts to find a lost device again. */
+        @AttributeDefinition(
+                name = "Reconnect interval (ms)",
+                description = "Pause between two attempts to find a lost device again",
+                min = "1")
+        long reconnectIntervalMillis() default 200;
+    }
+
     private static final Pattern ADDRESS = Pattern.compile("[A-Za-z0-9][A-Za-z0-9.-]*:.+");
     private static final Pattern NAME = Pattern.compile("[A-Za-z0-9][A-Za-z0-9_.-]*");
-    private static final Logger LOG = System.getLogger("virtio.ring");
+    private static final Logger LOG = System.getLogger(Bus.class.getPackageName());
 
     private final Services services = new Services();
     private final List<AttachedDevice> devices = new CopyOnWriteArrayList<>();
@@ -60,7 +87,7 @@ public final class Bus implements VirtioBus, AttachedDevice.Owner {
 
     @Activate
     @Modified
-    void configure(BusConfiguration configuration) {
+    void configure(Configuration configuration) {
         configure(
                 new Settings(
                         configuration.swapTimeoutMillis(),
@@ -110,10 +137,7 @@ public final class Bus implements VirtioBus, AttachedDevice.Owner {
 
     // Services as they come and go. Coming is only noted here and acted on elsewhere.
 
-    @Reference(
-            cardinality = ReferenceCardinality.MULTIPLE,
-            policy = ReferencePolicy.DYNAMIC,
-            unbind = "unbindTransport")
+    @Reference(cardinality = ReferenceCardinality.MULTIPLE, policy = ReferencePolicy.DYNAMIC)
     void bindTransport(ServiceReference<TransportProvider> reference, TransportProvider service) {
         services.addTransport(reference, service);
         advance();
@@ -124,10 +148,7 @@ public final class Bus implements VirtioBus, AttachedDevice.Owner {
         depart(service);
     }
 
-    @Reference(
-            cardinality = ReferenceCardinality.MULTIPLE,
-            policy = ReferencePolicy.DYNAMIC,
-            unbind = "unbindMapOps")
+    @Reference(cardinality = ReferenceCardinality.MULTIPLE, policy = ReferencePolicy.DYNAMIC)
     void bindMapOps(ServiceReference<MapOps> reference, MapOps service) {
         services.addMapOps(reference, service);
         advance();
@@ -138,10 +159,7 @@ public final class Bus implements VirtioBus, AttachedDevice.Owner {
         depart(service);
     }
 
-    @Reference(
-            cardinality = ReferenceCardinality.MULTIPLE,
-            policy = ReferencePolicy.DYNAMIC,
-            unbind = "unbindDriver")
+    @Reference(cardinality = ReferenceCardinality.MULTIPLE, policy = ReferencePolicy.DYNAMIC)
     void bindDriver(ServiceReference<VirtioDriver> reference, VirtioDriver service) {
         services.addDriver(reference, service);
         advance();
@@ -152,10 +170,7 @@ public final class Bus implements VirtioBus, AttachedDevice.Owner {
         depart(service);
     }
 
-    @Reference(
-            cardinality = ReferenceCardinality.MULTIPLE,
-            policy = ReferencePolicy.DYNAMIC,
-            unbind = "unbindExporter")
+    @Reference(cardinality = ReferenceCardinality.MULTIPLE, policy = ReferencePolicy.DYNAMIC)
     void bindExporter(ServiceReference<Exporter> reference, Exporter service) {
         services.addExporter(reference, service);
         advance();
@@ -166,10 +181,7 @@ public final class Bus implements VirtioBus, AttachedDevice.Owner {
         depart(service);
     }
 
-    @Reference(
-            cardinality = ReferenceCardinality.MULTIPLE,
-            policy = ReferencePolicy.DYNAMIC,
-            unbind = "unbindBackend")
+    @Reference(cardinality = ReferenceCardinality.MULTIPLE, policy = ReferencePolicy.DYNAMIC)
     void bindBackend(ServiceReference<BackendProvider> reference, BackendProvider service) {
         services.addBackend(reference, service);
         advance();

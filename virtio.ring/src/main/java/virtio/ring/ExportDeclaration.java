@@ -13,7 +13,7 @@ import virtio.api.VirtioException;
 
 /** An export that a configuration declares; it lasts as long as that. */
 @Component(
-        service = ExportDeclaration.class,
+        service = {},
         immediate = true,
         configurationPid = "virtio.export",
         configurationPolicy = ConfigurationPolicy.REQUIRE)
