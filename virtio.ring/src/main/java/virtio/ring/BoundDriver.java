@@ -13,7 +13,7 @@ import java.util.concurrent.locks.ReentrantLock;
  * are called one at a time.
  */
 final class BoundDriver {
-    private static final Logger LOG = System.getLogger("virtio.ring");
+    private static final Logger LOG = System.getLogger(BoundDriver.class.getPackageName());
 
     private final Services.UsableDriver service;
     private final String device;

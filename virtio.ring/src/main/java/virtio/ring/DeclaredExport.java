@@ -25,7 +25,7 @@ final class DeclaredExport {
     /** The longest pause between two attempts to offer a backend. */
     private static final long RETRY_MILLIS = 5_000;
 
-    private static final Logger LOG = System.getLogger("virtio.ring");
+    private static final Logger LOG = System.getLogger(DeclaredExport.class.getPackageName());
 
     private final String spec;
     private final String address;

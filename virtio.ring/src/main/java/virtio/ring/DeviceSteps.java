@@ -27,7 +27,7 @@ final class DeviceSteps implements LiveDevice.Events {
     /** A device that is lost again within this time was not really back. */
     private static final long STABLE_MILLIS = 1_000;
 
-    private static final Logger LOG = System.getLogger("virtio.ring");
+    private static final Logger LOG = System.getLogger(DeviceSteps.class.getPackageName());
 
     private final AttachedDevice device;
     private final Services services;

@@ -28,7 +28,7 @@ final class ExportedBackend implements ExportedDevice {
     /** Offered to transports, which may offer less; Linux and QEMU take no more than this. */
     private static final int MAX_QUEUE_SIZE = 1024;
 
-    private static final Logger LOG = System.getLogger("virtio.ring");
+    private static final Logger LOG = System.getLogger(ExportedBackend.class.getPackageName());
 
     private final String name;
     private final Backend backend;

@@ -15,7 +15,7 @@ final class ExportedQueue {
     /** How long a backend may take to return from its queue when that is stopped. */
     static final long STOP_MILLIS = 30_000;
 
-    private static final Logger LOG = System.getLogger("virtio.ring");
+    private static final Logger LOG = System.getLogger(ExportedQueue.class.getPackageName());
 
     private final String name;
     private final Backend backend;

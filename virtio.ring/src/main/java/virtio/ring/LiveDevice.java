@@ -42,7 +42,7 @@ final class LiveDevice implements VirtioDevice, Transport.Listener {
     /** More queues than any device type has; what a driver asks for beyond is a mistake. */
     private static final int MAX_QUEUES = 65_536;
 
-    private static final Logger LOG = System.getLogger("virtio.ring");
+    private static final Logger LOG = System.getLogger(LiveDevice.class.getPackageName());
 
     private final String name;
     private final OpenTransport transport;

@@ -27,7 +27,7 @@ final class OpenTransport implements Transport {
     /** How long the device may take to read as reset after the transport said that it is. */
     static final long RESET_MILLIS = 1_000;
 
-    private static final Logger LOG = System.getLogger("virtio.ring");
+    private static final Logger LOG = System.getLogger(OpenTransport.class.getPackageName());
 
     private final String address;
     private final Services.UsableTransport service;

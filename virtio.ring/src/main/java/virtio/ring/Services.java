@@ -38,7 +38,7 @@ final class Services {
     /** A driver with its bundle. */
     record UsableDriver(VirtioDriver driver, String bundle) {}
 
-    private static final Logger LOG = System.getLogger("virtio.ring");
+    private static final Logger LOG = System.getLogger(Services.class.getPackageName());
 
     private final List<Provided<TransportProvider>> transports = new CopyOnWriteArrayList<>();
     private final List<Provided<MapOps>> mapOps = new CopyOnWriteArrayList<>();

@@ -37,7 +37,7 @@ final class BlkBackend implements Backend {
     static final int MAX_RANGE_SECTORS = 131072;
 
     private static final int PHYSICAL_BLOCK_BYTES = 4096;
-    private static final System.Logger LOG = System.getLogger(BlkBackend.class.getName());
+    private static final System.Logger LOG = System.getLogger(BlkBackend.class.getPackageName());
 
     private final Storage storage;
     private final BlkSpec spec;

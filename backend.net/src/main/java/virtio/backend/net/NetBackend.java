@@ -25,7 +25,7 @@ import java.util.concurrent.atomic.LongAdder;
  * cannot take as it is, is checksummed and segmented for it first.
  */
 final class NetBackend implements Backend, Port {
-    private static final System.Logger LOG = System.getLogger(NetBackend.class.getName());
+    private static final System.Logger LOG = System.getLogger(NetBackend.class.getPackageName());
     private static final int UNKNOWN_DUPLEX = 0xFF;
 
     private final NetSpec spec;

@@ -20,7 +20,7 @@ import java.util.concurrent.atomic.LongAdder;
  * the header that virtio has as well (Linux's {@code Documentation/networking/tuntap.rst}).
  */
 final class TapPort implements Port, AutoCloseable {
-    private static final System.Logger LOG = System.getLogger(TapPort.class.getName());
+    private static final System.Logger LOG = System.getLogger(TapPort.class.getPackageName());
     private static final Path DEVICE = Path.of("/dev/net/tun");
 
     // linux/if_tun.h

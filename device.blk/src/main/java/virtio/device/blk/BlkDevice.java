@@ -37,7 +37,7 @@ import java.util.function.Function;
 final class BlkDevice implements BlockDevice, VirtioDriver.Bound {
     private static final int QUEUE_SIZE = 256;
     private static final long ID_TIMEOUT_MILLIS = 5000;
-    private static final System.Logger LOG = System.getLogger(BlkDevice.class.getName());
+    private static final System.Logger LOG = System.getLogger(BlkDevice.class.getPackageName());
 
     private record Allocation(DeviceMapping mapping, CoherentMemory memory) {
         void free() {

@@ -15,7 +15,7 @@ import java.util.concurrent.locks.LockSupport;
 
 /** A queue pair with a thread of its own that calls a handler. */
 final class HandlerPort implements FramePort {
-    private static final System.Logger LOG = System.getLogger(HandlerPort.class.getName());
+    private static final System.Logger LOG = System.getLogger(HandlerPort.class.getPackageName());
     private static final int BURST = 32;
     private static final long LOOK_MILLIS = 1000;
     private static final int SPINS = 100;

@@ -14,7 +14,7 @@ import java.util.concurrent.CopyOnWriteArrayList;
 
 /** What a card says of its link, and who wants to hear of changes. Thread-safe. */
 final class LinkState {
-    private static final System.Logger LOG = System.getLogger(LinkState.class.getName());
+    private static final System.Logger LOG = System.getLogger(LinkState.class.getPackageName());
     private static final int UNKNOWN_SPEED = -1;
 
     private final String name;

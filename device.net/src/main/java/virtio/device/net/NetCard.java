@@ -37,7 +37,7 @@ import java.util.function.Function;
 final class NetCard implements NetDevice, VirtioDriver.Bound {
     private static final int QUEUE_SIZE = 256;
     private static final int CONTROL_QUEUE_SIZE = 16;
-    private static final System.Logger LOG = System.getLogger(NetCard.class.getName());
+    private static final System.Logger LOG = System.getLogger(NetCard.class.getPackageName());
 
     private final String name;
     private final QueuePair[] pairs;

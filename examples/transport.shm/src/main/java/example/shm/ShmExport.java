@@ -35,7 +35,7 @@ final class ShmExport implements Export, Runnable {
                     Feature.NOTIF_CONFIG_DATA,
                     Feature.ADMIN_VQ);
 
-    private static final Logger LOG = System.getLogger(ShmExport.class.getName());
+    private static final Logger LOG = System.getLogger(ShmExport.class.getPackageName());
     private static final long ALIVE_NANOS = 100_000_000;
 
     private final ShmFile file;

@@ -415,7 +415,7 @@ final class ShmFile implements AutoCloseable {
         try {
             Files.deleteIfExists(path);
         } catch (IOException e) {
-            System.getLogger(ShmFile.class.getName())
+            System.getLogger(ShmFile.class.getPackageName())
                     .log(System.Logger.Level.WARNING, "{0} is left behind: {1}", path, e);
         }
     }

@@ -18,7 +18,7 @@ import java.util.concurrent.atomic.AtomicIntegerArray;
  * and waited for, and a thread looks for its interrupts.
  */
 final class ShmTransport implements Transport, Runnable {
-    private static final Logger LOG = System.getLogger(ShmTransport.class.getName());
+    private static final Logger LOG = System.getLogger(ShmTransport.class.getPackageName());
 
     /** How long the device may take to answer a request; a reset waits for what is in flight. */
     private static final long ANSWER_MILLIS = 10_000;

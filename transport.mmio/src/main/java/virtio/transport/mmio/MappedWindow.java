@@ -26,7 +26,7 @@ import java.util.concurrent.locks.LockSupport;
  * looks at InterruptStatus every so often.
  */
 final class MappedWindow implements RegisterWindow {
-    private static final Logger LOG = System.getLogger(MappedWindow.class.getName());
+    private static final Logger LOG = System.getLogger(MappedWindow.class.getPackageName());
     private static final VarHandle INT = ValueLayout.JAVA_INT.varHandle();
     private static final VarHandle SHORT = ValueLayout.JAVA_SHORT.varHandle();
     private static final VarHandle BYTE = ValueLayout.JAVA_BYTE.varHandle();

@@ -16,7 +16,7 @@ import java.util.concurrent.locks.LockSupport;
 
 /** The driver end, on the registers of a window (virtio 4.2). */
 final class MmioTransport implements Transport, RegisterWindow.Driver {
-    private static final Logger LOG = System.getLogger(MmioTransport.class.getName());
+    private static final Logger LOG = System.getLogger(MmioTransport.class.getPackageName());
 
     /** How long a device may take to reset itself or a queue. */
     private static final long RESET_MILLIS = 10_000;

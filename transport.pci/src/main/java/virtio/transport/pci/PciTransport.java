@@ -15,7 +15,7 @@ import java.util.concurrent.locks.LockSupport;
 
 /** The driver end, on the structures of a function (virtio 4.1). */
 final class PciTransport implements Transport, PciFunction.Driver {
-    private static final Logger LOG = System.getLogger(PciTransport.class.getName());
+    private static final Logger LOG = System.getLogger(PciTransport.class.getPackageName());
 
     /** How long a device may take to reset itself or a queue. */
     private static final long RESET_MILLIS = 10_000;

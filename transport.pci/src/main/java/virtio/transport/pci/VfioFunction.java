@@ -27,7 +27,7 @@ import java.util.function.IntConsumer;
  * be, interrupts by eventfds on a thread of its own.
  */
 final class VfioFunction implements PciFunction {
-    private static final Logger LOG = System.getLogger(VfioFunction.class.getName());
+    private static final Logger LOG = System.getLogger(VfioFunction.class.getPackageName());
     private static final VarHandle BYTE = JAVA_BYTE.varHandle();
     private static final VarHandle SHORT = JAVA_SHORT.varHandle();
     private static final VarHandle INT = JAVA_INT.varHandle();

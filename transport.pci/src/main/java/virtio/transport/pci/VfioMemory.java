@@ -17,7 +17,7 @@ import java.util.List;
  * there are any; without one it is huge pages at their physical addresses.
  */
 final class VfioMemory extends RegionMemory {
-    private static final Logger LOG = System.getLogger(VfioMemory.class.getName());
+    private static final Logger LOG = System.getLogger(VfioMemory.class.getPackageName());
 
     /** What part of a contiguous piece is for bouncing, without an IOMMU. */
     private static final int BOUNCE_PART = 4;

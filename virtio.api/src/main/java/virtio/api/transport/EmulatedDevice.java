@@ -35,13 +35,14 @@ public abstract class EmulatedDevice implements Export {
     private static final Features NOT_HERE =
             Features.of(Feature.SR_IOV, Feature.NOTIF_CONFIG_DATA, Feature.ADMIN_VQ);
 
-    private static final Logger LOG = System.getLogger(EmulatedDevice.class.getName());
-
     /** 32-bit words of features. */
     private static final int FEATURE_WORDS = 4;
 
     private static final int STATUS_MASK = 0xff;
     private static final int INTERRUPT_SHIFT = 8;
+
+    /** The transport's. */
+    private final Logger log = System.getLogger(getClass().getPackageName());
 
     private final String where;
     private final ExportedDevice device;
@@ -306,7 +307,7 @@ public abstract class EmulatedDevice implements Export {
             reset();
             return true;
         } catch (IllegalStateException e) {
-            LOG.log(Level.ERROR, "{0} is not reset: {1}", where, e.getMessage());
+            log.log(Level.ERROR, "{0} is not reset: {1}", where, e.getMessage());
             return false;
         }
     }
@@ -337,7 +338,7 @@ public abstract class EmulatedDevice implements Export {
 
     /** A queue does not start: a driver can see no more of it than that it is not ready. */
     final void refused(int queue, String refusal) {
-        LOG.log(Level.WARNING, "{0} queue {1} does not start: {2}", where, queue, refusal);
+        log.log(Level.WARNING, "{0} queue {1} does not start: {2}", where, queue, refusal);
     }
 
     final String threadName(String of) {
@@ -392,7 +393,7 @@ public abstract class EmulatedDevice implements Export {
         try {
             device.queueNotified(queue);
         } catch (RuntimeException | Error e) {
-            LOG.log(Level.ERROR, where + " queue " + queue, e);
+            log.log(Level.ERROR, where + " queue " + queue, e);
             queueBroken(queue, "its device failed: " + e);
         }
     }
@@ -409,7 +410,7 @@ public abstract class EmulatedDevice implements Export {
 
     @Override
     public final void queueBroken(int queue, String reason) {
-        LOG.log(Level.WARNING, "{0} queue {1} is broken: {2}", where, queue, reason);
+        log.log(Level.WARNING, "{0} queue {1} is broken: {2}", where, queue, reason);
         int seen;
         do {
             seen = state.get();
