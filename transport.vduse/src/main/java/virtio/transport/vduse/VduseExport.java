@@ -39,9 +39,6 @@ final class VduseExport implements Export {
     /** CONFIG_WCE: the kernel takes no disk whose configuration can be written. */
     private static final Features BLK_CONFIG_WCE = Features.of(BlockFeature.CONFIG_WCE);
 
-    /** Needs a control queue, and no backend here has it. */
-    private static final int NET_HASH_TUNNEL = 51;
-
     /** CTRL_VQ and what needs it: the kernel takes no NIC with a control queue. */
     private static final Features NET_CONTROL =
             Features.of(
@@ -53,7 +50,7 @@ final class VduseExport implements Export {
                     NetFeature.GUEST_ANNOUNCE,
                     NetFeature.MQ,
                     NetFeature.CTRL_MAC_ADDR,
-                    NET_HASH_TUNNEL,
+                    NetFeature.HASH_TUNNEL,
                     NetFeature.VQ_NOTF_COAL,
                     NetFeature.NOTF_COAL,
                     NetFeature.HASH_REPORT,
