@@ -1,16 +1,11 @@
 package virtio.device.net;
 
-import static org.junit.jupiter.api.Assumptions.assumeTrue;
+import virtio.transport.vhostuser.Peers;
 
 import java.io.BufferedReader;
 import java.io.IOException;
-import java.io.Reader;
-import java.nio.file.Files;
-import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.Optional;
-import java.util.Properties;
 import java.util.UUID;
 import java.util.concurrent.TimeUnit;
 import java.util.regex.Matcher;
@@ -44,29 +39,7 @@ final class Testpmd implements AutoCloseable {
 
     /** Where the program is; the test is skipped where it is not. */
     static String tool() throws IOException {
-        return tool("dpdk_testpmd");
-    }
-
-    /** Where a program is that {@code cnf/peers} has prepared; else the test is skipped. */
-    static String tool(String name) throws IOException {
-        String folder =
-                Optional.ofNullable(System.getenv("VIRTIO_PEERS"))
-                        .orElseGet(
-                                () ->
-                                        Optional.ofNullable(System.getenv("XDG_CACHE_HOME"))
-                                                        .orElse(
-                                                                System.getProperty("user.home")
-                                                                        + "/.cache")
-                                                + "/virtio-peers");
-        Path file = Path.of(folder, "peers.properties");
-        assumeTrue(Files.exists(file), "no " + file + ": run cnf/peers");
-        Properties tools = new Properties();
-        try (Reader properties = Files.newBufferedReader(file)) {
-            tools.load(properties);
-        }
-        String path = tools.getProperty(name);
-        assumeTrue(path != null, "no " + name + ": run cnf/peers");
-        return path;
+        return Peers.tool("dpdk_testpmd");
     }
 
     /**

@@ -2,6 +2,8 @@ package virtio.device.net;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
+import virtio.transport.vhostuser.Peers;
+
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -37,7 +39,7 @@ final class UserModeLinux implements AutoCloseable {
 
     /** Where it is; the test is skipped where it is not. */
     static String tool() throws IOException {
-        return Testpmd.tool("linux_uml");
+        return Peers.tool("linux_uml");
     }
 
     /** Boots with the card at a socket; a folder is for what it leaves behind. */

@@ -17,11 +17,11 @@ import java.util.concurrent.TimeUnit;
 import java.util.function.BooleanSupplier;
 
 /** Programs that nobody here wrote, as {@code cnf/peers} has prepared them. */
-final class Peers {
+public final class Peers {
     private Peers() {}
 
     /** The path of a tool; the test is skipped where there is none. */
-    static String tool(String key) throws IOException {
+    public static String tool(String key) throws IOException {
         String folder =
                 Optional.ofNullable(System.getenv("VIRTIO_PEERS"))
                         .orElseGet(
