@@ -64,12 +64,10 @@ public final class Copy {
         void close() throws IOException;
     }
 
-    /** Copies. */
     @Descriptor("copy a disk or file to a disk or file: copy blk0 file:/tmp/blk0.img")
     public void copy(CommandSession session, String... args) throws Exception {
-        Arguments a = new Arguments(USAGE, args);
+        Arguments a = Arguments.of(session, USAGE, args);
         if (a.help()) {
-            session.getConsole().println("usage: " + USAGE);
             return;
         }
         Path source = file(a.get(0));

@@ -64,58 +64,45 @@ public final class DeviceCommands {
         this.cards = cards;
     }
 
-    private static Arguments arguments(CommandSession session, String usage, String... args) {
-        Arguments arguments = new Arguments(usage, args);
-        if (arguments.help()) {
-            session.getConsole().println("usage: " + usage);
-        }
-        return arguments;
-    }
-
-    /** Offers a backend at an address. */
     @Descriptor("offer a backend: export ram:64MiB mmio:emu0")
     public void export(CommandSession session, String... args) throws VirtioException {
-        Arguments a = arguments(session, "export BACKEND ADDRESS", args);
+        Arguments a = Arguments.of(session, "export BACKEND ADDRESS", args);
         if (!a.help()) {
             ExportSnapshot export = bus.export(a.get(0), a.get(1));
             session.getConsole().printf("%s exported at %s%n", export.backend(), export.address());
         }
     }
 
-    /** Takes an export back. */
     @Descriptor("take an export back: unexport mmio:emu0")
     public void unexport(CommandSession session, String... args) throws VirtioException {
-        Arguments a = arguments(session, "unexport ADDRESS", args);
+        Arguments a = Arguments.of(session, "unexport ADDRESS", args);
         if (!a.help()) {
             bus.unexport(a.get(0));
             session.getConsole().printf("%s withdrawn%n", a.get(0));
         }
     }
 
-    /** Attaches a device. */
     @Descriptor("attach a device: attach mmio:emu0 --name blk0")
     public void attach(CommandSession session, String... args) throws VirtioException {
-        Arguments a = arguments(session, "attach ADDRESS [--name=blk0]", args);
+        Arguments a = Arguments.of(session, "attach ADDRESS [--name=blk0]", args);
         if (!a.help()) {
             DeviceSnapshot device = bus.attach(a.get(0), a.option("name", null));
             session.getConsole().printf("%s attached to %s%n", device.name(), device.address());
         }
     }
 
-    /** Lets a device go. */
     @Descriptor("let a device go: detach blk0")
     public void detach(CommandSession session, String... args) throws VirtioException {
-        Arguments a = arguments(session, "detach NAME", args);
+        Arguments a = Arguments.of(session, "detach NAME", args);
         if (!a.help()) {
             bus.detach(a.get(0));
             session.getConsole().printf("%s detached%n", a.get(0));
         }
     }
 
-    /** Moves a device to another address. */
     @Descriptor("move a device to another address while it is in use: swap blk0 mmio:emu1")
     public void swap(CommandSession session, String... args) throws VirtioException {
-        Arguments a = arguments(session, "swap NAME ADDRESS [--json]", args);
+        Arguments a = Arguments.of(session, "swap NAME ADDRESS [--json]", args);
         if (a.help()) {
             return;
         }
@@ -130,11 +117,10 @@ public final class DeviceCommands {
         }
     }
 
-    /** Keeps the container up for others. */
     @Descriptor("keep exports up until the input ends or the process is told to stop")
     public void serve(CommandSession session, String... args)
             throws IOException, InterruptedException {
-        Arguments a = arguments(session, "serve", args);
+        Arguments a = Arguments.of(session, "serve", args);
         if (a.help()) {
             return;
         }
@@ -151,10 +137,9 @@ public final class DeviceCommands {
         }
     }
 
-    /** Lists devices and exports. */
     @Descriptor("list devices and exports")
     public void ls(CommandSession session, String... args) {
-        Arguments a = arguments(session, "ls [--json]", args);
+        Arguments a = Arguments.of(session, "ls [--json]", args);
         if (a.help()) {
             return;
         }
@@ -199,10 +184,9 @@ public final class DeviceCommands {
         }
     }
 
-    /** Shows one device. */
     @Descriptor("show one device: show blk0")
     public void show(CommandSession session, String... args) throws VirtioException {
-        Arguments a = arguments(session, "show NAME [--json]", args);
+        Arguments a = Arguments.of(session, "show NAME [--json]", args);
         if (a.help()) {
             return;
         }
@@ -215,6 +199,19 @@ public final class DeviceCommands {
             out.println(Json.of(new Shown(d, disk, card)));
             return;
         }
+        List<List<String>> facts = facts(d);
+        if (disk != null) {
+            facts.addAll(facts(disk));
+        }
+        if (card != null) {
+            facts.addAll(facts(card));
+        }
+        print(out, facts);
+        out.println();
+        print(out, queues(d));
+    }
+
+    private static List<List<String>> facts(DeviceSnapshot d) {
         List<List<String>> facts = new ArrayList<>();
         facts.add(List.of("name", d.name()));
         facts.add(List.of("type", type(d.deviceType())));
@@ -226,38 +223,43 @@ public final class DeviceCommands {
         facts.add(List.of("features", names(d)));
         facts.add(List.of("swaps", Integer.toString(d.swaps())));
         facts.add(List.of("last pause", d.swaps() == 0 ? "-" : millis(d.lastPauseNanos())));
-        if (disk != null) {
-            facts.add(List.of("capacity", disk.capacityBytes() + " bytes"));
-            facts.add(List.of("block size", disk.blockSize() + " bytes"));
-            facts.add(List.of("access", disk.readOnly() ? "read-only" : "read and write"));
-            facts.add(List.of("serial", disk.serial().isEmpty() ? "-" : disk.serial()));
+        return facts;
+    }
+
+    private static List<List<String>> facts(Disks.View disk) {
+        return List.of(
+                List.of("capacity", disk.capacityBytes() + " bytes"),
+                List.of("block size", disk.blockSize() + " bytes"),
+                List.of("access", disk.readOnly() ? "read-only" : "read and write"),
+                List.of("serial", disk.serial().isEmpty() ? "-" : disk.serial()));
+    }
+
+    private static List<List<String>> facts(Cards.View card) {
+        List<List<String>> facts = new ArrayList<>();
+        facts.add(List.of("hardware address", card.address()));
+        facts.add(List.of("mtu", card.mtu() + " bytes"));
+        facts.add(List.of("link", card.link()));
+        facts.add(List.of("hashes", card.hash() == null ? "none" : card.hash().toString()));
+        for (int i = 0; i < card.queuePairs(); i++) {
+            NetStatistics.Pair pair = card.statistics().queues().get(i);
+            String of = ", pair " + i;
+            facts.add(List.of("notified" + of, Cards.text(card.coalescing().get(i))));
+            facts.add(
+                    List.of("received" + of, traffic(pair.receivedFrames(), pair.receivedBytes())));
+            facts.add(List.of("sent" + of, traffic(pair.sentFrames(), pair.sentBytes())));
+            facts.add(
+                    List.of(
+                            "dropped" + of,
+                            pair.dropped().isEmpty() ? "none" : pair.dropped().toString()));
         }
-        if (card != null) {
-            facts.add(List.of("hardware address", card.address()));
-            facts.add(List.of("mtu", card.mtu() + " bytes"));
-            facts.add(List.of("link", card.link()));
-            facts.add(List.of("hashes", card.hash() == null ? "none" : card.hash().toString()));
-            for (int i = 0; i < card.queuePairs(); i++) {
-                NetStatistics.Pair pair = card.statistics().queues().get(i);
-                facts.add(List.of("notified, pair " + i, Cards.text(card.coalescing().get(i))));
-                facts.add(
-                        List.of(
-                                "received, pair " + i,
-                                "%d frames, %d bytes"
-                                        .formatted(pair.receivedFrames(), pair.receivedBytes())));
-                facts.add(
-                        List.of(
-                                "sent, pair " + i,
-                                "%d frames, %d bytes"
-                                        .formatted(pair.sentFrames(), pair.sentBytes())));
-                facts.add(
-                        List.of(
-                                "dropped, pair " + i,
-                                pair.dropped().isEmpty() ? "none" : pair.dropped().toString()));
-            }
-        }
-        print(out, facts);
-        out.println();
+        return facts;
+    }
+
+    private static String traffic(long frames, long bytes) {
+        return "%d frames, %d bytes".formatted(frames, bytes);
+    }
+
+    private static List<List<String>> queues(DeviceSnapshot d) {
         List<List<String>> rows = new ArrayList<>();
         rows.add(List.of("QUEUE", "NAME", "LAYOUT", "SIZE", "FREE", "ADDED", "USED", "STATE"));
         for (QueueSnapshot q : d.queues()) {
@@ -272,13 +274,12 @@ public final class DeviceCommands {
                             Long.toString(q.used()),
                             q.broken() == null ? "works" : "broken: " + q.broken()));
         }
-        print(out, rows);
+        return rows;
     }
 
-    /** Shows one queue. */
     @Descriptor("show one virtqueue: ring blk0 0")
     public void ring(CommandSession session, String... args) throws VirtioException {
-        Arguments a = arguments(session, "ring NAME QUEUE [--json]", args);
+        Arguments a = Arguments.of(session, "ring NAME QUEUE [--json]", args);
         if (a.help()) {
             return;
         }
@@ -318,10 +319,9 @@ public final class DeviceCommands {
                         List.of("state", queue.broken() == null ? "works" : queue.broken())));
     }
 
-    /** Shows the negotiation. */
     @Descriptor("show what was offered, wanted and accepted, bit by bit: features blk0")
     public void features(CommandSession session, String... args) throws VirtioException {
-        Arguments a = arguments(session, "features NAME [--json]", args);
+        Arguments a = Arguments.of(session, "features NAME [--json]", args);
         if (a.help()) {
             return;
         }
@@ -357,15 +357,31 @@ public final class DeviceCommands {
         print(out, rows);
     }
 
-    /** Says why something is not up. */
     @Descriptor("say why something is not up: why, why blk0, why mmio:emu0")
     public void why(CommandSession session, String... args) {
-        Arguments a = arguments(session, "why [ADDRESS] [--json]", args);
+        Arguments a = Arguments.of(session, "why [ADDRESS] [--json]", args);
         if (a.help()) {
             return;
         }
-        String about = a.get(0);
-        record Reason(String about, String reason) {}
+        List<Reason> reasons = reasons(a.get(0));
+        PrintStream out = session.getConsole();
+        if (a.has("json")) {
+            out.println(Json.of(reasons));
+        } else if (reasons.isEmpty()) {
+            out.println("everything that was asked for is up");
+        } else {
+            reasons.forEach(r -> out.printf("%s: %s%n", r.about(), r.reason()));
+        }
+    }
+
+    private record Reason(String about, String reason) {}
+
+    /**
+     * What is not up, and why.
+     *
+     * @param about name or address that alone is of interest, also when it is up; null for all
+     */
+    private List<Reason> reasons(String about) {
         List<Reason> reasons = new ArrayList<>();
         List<DeviceSnapshot> devices = bus.devices();
         for (DeviceSnapshot d : devices) {
@@ -383,19 +399,13 @@ public final class DeviceCommands {
                         new Reason("export of " + e.backend() + " at " + e.address(), e.reason()));
             }
         }
-        List<Candidate> candidates = bus.candidates();
-        for (Candidate c : candidates) {
-            if (devices.stream().anyMatch(d -> d.address().equals(c.address()))) {
-                continue; // What it is busy with is said above.
-            }
-            // A transport that can do nothing here says so of all of its addresses.
-            boolean all = c.address().endsWith(":");
-            if (about == null
-                    ? c.unavailable() != null
-                    : about.equals(c.address()) || all && about.startsWith(c.address())) {
+        for (Candidate c : bus.candidates()) {
+            // What an attached one is busy with is said above.
+            if (devices.stream().noneMatch(d -> d.address().equals(c.address()))
+                    && isAsked(about, c)) {
                 reasons.add(
                         new Reason(
-                                all
+                                isWhole(c)
                                         ? c.address().substring(0, c.address().length() - 1)
                                         : c.address(),
                                 c.unavailable() != null
@@ -410,14 +420,19 @@ public final class DeviceCommands {
                             "is neither attached nor found by any transport; attach it to see"
                                     + " why"));
         }
-        PrintStream out = session.getConsole();
-        if (a.has("json")) {
-            out.println(Json.of(reasons));
-        } else if (reasons.isEmpty()) {
-            out.println("everything that was asked for is up");
-        } else {
-            reasons.forEach(r -> out.printf("%s: %s%n", r.about(), r.reason()));
+        return reasons;
+    }
+
+    private static boolean isAsked(String about, Candidate c) {
+        if (about == null) {
+            return c.unavailable() != null;
         }
+        return about.equals(c.address()) || isWhole(c) && about.startsWith(c.address());
+    }
+
+    /** A transport that can do nothing here says so of all of its addresses. */
+    private static boolean isWhole(Candidate c) {
+        return c.address().endsWith(":");
     }
 
     private DeviceSnapshot device(String name) throws VirtioException {
