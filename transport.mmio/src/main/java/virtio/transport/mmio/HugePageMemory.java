@@ -7,6 +7,8 @@ import virtio.linux.Errno;
 import virtio.linux.LinuxException;
 import virtio.linux.PhysicalMemory;
 
+import java.nio.file.Path;
+
 /**
  * Memory for a window of the machine, whose device is told physical addresses: huge pages, a region
  * for each piece of them that is contiguous there.
@@ -27,8 +29,12 @@ final class HugePageMemory extends RegionMemory {
         return new RegionPool(extent.segment(), extent.physicalAddress(), bytes / BOUNCE_SHARE);
     }
 
-    /** Memory held once. */
-    static HugePageMemory create(String name, int pageCount) throws VirtioException {
+    /**
+     * Memory held once.
+     *
+     * @param root the root of the machine's file system
+     */
+    static HugePageMemory create(Path root, String name, int pageCount) throws VirtioException {
         PhysicalMemory pages;
         try {
             pages = PhysicalMemory.create(name, pageCount * PhysicalMemory.PAGE_BYTES);
@@ -39,7 +45,7 @@ final class HugePageMemory extends RegionMemory {
                                     name,
                                     e.getMessage(),
                                     e.errno() == Errno.ENOMEM
-                                            ? lacking(pageCount)
+                                            ? lacking(root, pageCount)
                                             : "only root may know physical addresses"),
                     e);
         }
@@ -52,9 +58,9 @@ final class HugePageMemory extends RegionMemory {
     }
 
     /** What to do where there are not as many pages free. */
-    static String lacking(int pageCount) {
-        return "reserve %d huge pages more with: echo %d > /proc/sys/vm/nr_hugepages"
-                .formatted(pageCount, pageCount);
+    static String lacking(Path root, int pageCount) {
+        return PhysicalMemory.lacking(root, pageCount)
+                + ", or lower hugePages of virtio.transport.mmio";
     }
 
     @Override

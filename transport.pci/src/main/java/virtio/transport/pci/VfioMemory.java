@@ -10,6 +10,7 @@ import virtio.linux.SharedMemory;
 
 import java.lang.System.Logger;
 import java.lang.System.Logger.Level;
+import java.nio.file.Path;
 import java.util.List;
 
 /**
@@ -90,8 +91,8 @@ final class VfioMemory extends RegionMemory {
             String what =
                     e.errno() == Errno.EPERM
                             ? "run with CAP_SYS_ADMIN, as physical addresses are needed"
-                            : "reserve huge pages with \"echo %d > /proc/sys/vm/nr_hugepages\""
-                                            .formatted(bytes / PhysicalMemory.PAGE_BYTES)
+                            : PhysicalMemory.lacking(
+                                            Path.of("/"), bytes / PhysicalMemory.PAGE_BYTES)
                                     + ", or lower coherentMebibytes and bounceMebibytes of"
                                     + " virtio.transport.pci";
             throw new VirtioException("%s: %s: %s".formatted(where, e.getMessage(), what), e);
