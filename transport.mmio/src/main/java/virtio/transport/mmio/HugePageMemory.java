@@ -14,9 +14,6 @@ import java.nio.file.Path;
  * for each piece of them that is contiguous there.
  */
 final class HugePageMemory extends RegionMemory {
-    /** Of a region, one in so many bytes is for bounce slots: 512 KiB of a single page. */
-    private static final int BOUNCE_SHARE = 4;
-
     private final PhysicalMemory pages;
 
     private HugePageMemory(PhysicalMemory pages) {
@@ -25,8 +22,7 @@ final class HugePageMemory extends RegionMemory {
     }
 
     private static RegionPool region(PhysicalMemory.Extent extent) {
-        long bytes = extent.segment().byteSize();
-        return new RegionPool(extent.segment(), extent.physicalAddress(), bytes / BOUNCE_SHARE);
+        return new RegionPool(extent.segment(), extent.physicalAddress());
     }
 
     /**

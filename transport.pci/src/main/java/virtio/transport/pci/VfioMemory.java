@@ -20,9 +20,6 @@ import java.util.List;
 final class VfioMemory extends RegionMemory {
     private static final Logger LOG = System.getLogger(VfioMemory.class.getName());
 
-    /** What part of a contiguous piece is for bouncing, without an IOMMU. */
-    private static final int BOUNCE_PART = 4;
-
     private final AutoCloseable memory;
     private final VfioGroup group;
     private final long iova;
@@ -101,8 +98,7 @@ final class VfioMemory extends RegionMemory {
         RegionPool[] pools = new RegionPool[extents.size()];
         for (int i = 0; i < pools.length; i++) {
             PhysicalMemory.Extent extent = extents.get(i);
-            long bounce = extent.segment().byteSize() / BOUNCE_PART;
-            pools[i] = new RegionPool(extent.segment(), extent.physicalAddress(), bounce);
+            pools[i] = new RegionPool(extent.segment(), extent.physicalAddress());
         }
         return new VfioMemory(memory, group, 0, bytes, pools);
     }
