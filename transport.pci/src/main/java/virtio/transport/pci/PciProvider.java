@@ -41,14 +41,18 @@ public final class PciProvider implements TransportProvider, Exporter {
         @AttributeDefinition(
                 name = "Memory per device, in MiB",
                 description =
-                        "Coherent memory of an open device; a real one's is locked in memory.")
+                        "Coherent memory of an open device; a real one's is locked in memory.",
+                min = "1",
+                max = "1024")
         int coherentMebibytes() default 64;
 
         /** Megabytes of bounce slots. */
         @AttributeDefinition(
                 name = "Bounce memory per device, in MiB",
                 description =
-                        "Bounds the requests in flight whose buffers are not coherent memory.")
+                        "Bounds the requests in flight whose buffers are not coherent memory.",
+                min = "1",
+                max = "1024")
         int bounceMebibytes() default 16;
     }
 
