@@ -22,7 +22,7 @@ import java.util.concurrent.ConcurrentSkipListMap;
 
 /** Both ends of {@code shm:/path/to/file}. */
 @VirtioTransport("shm")
-@Component
+@Component(configurationPid = "example.transport.shm")
 @Designate(ocd = ShmProvider.Config.class)
 public final class ShmProvider implements TransportProvider, Exporter {
     /** What an operator may set. */

@@ -30,7 +30,7 @@ import java.util.concurrent.ConcurrentSkipListMap;
  * {@code mmio:0xADDRESS}, the windows of the machine.
  */
 @VirtioTransport("mmio")
-@Component
+@Component(configurationPid = "virtio.transport.mmio")
 @Designate(ocd = MmioProvider.Config.class)
 public final class MmioProvider implements TransportProvider, Exporter {
     /** What an operator may set. */

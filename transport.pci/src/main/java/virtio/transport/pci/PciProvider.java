@@ -31,7 +31,7 @@ import java.util.concurrent.ConcurrentSkipListMap;
  * {@code pci:0000:00:04.0}, the real functions that are bound to vfio-pci.
  */
 @VirtioTransport("pci")
-@Component
+@Component(configurationPid = "virtio.transport.pci")
 @Designate(ocd = PciProvider.Config.class)
 public final class PciProvider implements TransportProvider, Exporter {
     /** What an operator may set. */

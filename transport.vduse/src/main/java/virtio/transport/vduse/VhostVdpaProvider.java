@@ -28,7 +28,7 @@ import java.util.List;
  * the vDPA bus, as {@code disk0}.
  */
 @VirtioTransport(VhostVdpaProvider.NAME)
-@Component
+@Component(configurationPid = "virtio.transport.vhostvdpa")
 @Designate(ocd = VhostVdpaProvider.Config.class)
 public final class VhostVdpaProvider implements TransportProvider {
     static final String NAME = "vhost-vdpa";

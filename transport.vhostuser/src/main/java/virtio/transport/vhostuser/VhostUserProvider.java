@@ -31,7 +31,7 @@ import java.util.Set;
  * ,without=FEATURE} for each feature that is not to be used, as RING_PACKED.
  */
 @VirtioTransport(VhostUser.NAME)
-@Component
+@Component(configurationPid = "virtio.transport.vhostuser")
 @Designate(ocd = VhostUserProvider.Config.class)
 public final class VhostUserProvider implements TransportProvider {
     /** Set by the operator. */
