@@ -11,6 +11,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
+import virtio.api.Features;
 import virtio.api.VirtioException;
 import virtio.api.transport.Candidate;
 import virtio.linux.Memory;
@@ -92,7 +93,7 @@ class VhostUserProviderTest {
     void memoryThatCannotBeHadIsAnError() throws Exception {
         Path socket = folder.resolve("x.sock");
         List<Integer> before = Peers.live();
-        try (VhostUserExport _ = new VhostUserExport("x", socket, new RamDevice())) {
+        try (VhostUserExport _ = new VhostUserExport("x", socket, Features.NONE, new RamDevice())) {
             // Pages of a size that no machine has.
             VhostUserProvider huge = new VhostUserProvider(1 << 20, 8192, 1000, List.of());
             VirtioException e =
