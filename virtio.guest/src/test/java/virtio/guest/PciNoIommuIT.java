@@ -64,6 +64,8 @@ class PciNoIommuIT {
     @Test
     void lackingHugePagesAreNamed() {
         String said = guest.refused("small");
-        assertTrue(said.contains("echo 40 > /proc/sys/vm/nr_hugepages"), said);
+        assertTrue(
+                said.contains("echo 40 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"),
+                said);
     }
 }

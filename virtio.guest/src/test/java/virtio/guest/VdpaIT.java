@@ -84,7 +84,7 @@ class VdpaIT {
                                 bind pinned
                                 check unlocked tell c "attach vhost-vdpa:pinned"
                                 ulimit -l unlimited
-                                conf=/opt/virtio/conf/virtio.transport.vduse.VhostVdpaProvider.cfg
+                                conf=/opt/virtio/conf/virtio.transport.vhostvdpa.cfg
                                 echo memoryBytes=33554432 > $conf
                                 echo hugePageBytes=2097152 >> $conf
                                 check locked container "attach vhost-vdpa:pinned; \

@@ -1,8 +1,10 @@
 package virtio.linux;
 
+import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Comparator;
@@ -57,6 +59,40 @@ public final class PhysicalMemory implements AutoCloseable {
             shared.close();
             throw e;
         }
+    }
+
+    /**
+     * Huge pages that whoever asks first gets; 0 when that cannot be told.
+     *
+     * @param root the root of the file system
+     */
+    public static long freePages(Path root) {
+        return number(root, "free_hugepages") - number(root, "resv_hugepages");
+    }
+
+    /**
+     * What to do for so many huge pages to be free, as a sentence for people.
+     *
+     * @param root the root of the file system
+     */
+    public static String lacking(Path root, long pageCount) {
+        long free = freePages(root);
+        // The kernel is told how many there shall be, not how many more.
+        long shall = number(root, "nr_hugepages") + Math.max(0, pageCount - free);
+        return "huge pages: %d needed, %d free; reserve more with: echo %d > %s"
+                .formatted(pageCount, free, shall, hugePages(root).resolve("nr_hugepages"));
+    }
+
+    private static long number(Path root, String name) {
+        try {
+            return Long.parseLong(Files.readString(hugePages(root).resolve(name)).strip());
+        } catch (IOException | NumberFormatException e) {
+            return 0;
+        }
+    }
+
+    private static Path hugePages(Path root) {
+        return root.resolve("sys/kernel/mm/hugepages/hugepages-%dkB".formatted(PAGE_BYTES >> 10));
     }
 
     private static List<Extent> extents(SharedMemory shared) throws LinuxException {

@@ -6,11 +6,16 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assumptions.abort;
 
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 
 import java.lang.foreign.ValueLayout;
+import java.nio.file.Files;
+import java.nio.file.Path;
 
 class PhysicalMemoryTest {
     private static final long HUGE = PhysicalMemory.PAGE_BYTES;
+
+    @TempDir Path root;
 
     @Test
     void extentsCoverTheMemoryAndNoTwoTouch() {
@@ -43,6 +48,23 @@ class PhysicalMemoryTest {
             assertEquals(mappings, Mapping.live());
             assertEquals(descriptors, FileDescriptor.live());
         }
+    }
+
+    @Test
+    void whatIsReservedIsCountedWithWhatIsMissing() throws Exception {
+        Path folder =
+                Files.createDirectories(root.resolve("sys/kernel/mm/hugepages/hugepages-2048kB"));
+        String file = folder + "/nr_hugepages";
+        assertEquals(
+                "huge pages: 8 needed, 0 free; reserve more with: echo 8 > " + file,
+                PhysicalMemory.lacking(root, 8));
+        Files.writeString(folder.resolve("nr_hugepages"), "20\n");
+        Files.writeString(folder.resolve("free_hugepages"), "5\n");
+        Files.writeString(folder.resolve("resv_hugepages"), "2\n");
+        assertEquals(3, PhysicalMemory.freePages(root));
+        assertEquals(
+                "huge pages: 8 needed, 3 free; reserve more with: echo 25 > " + file,
+                PhysicalMemory.lacking(root, 8));
     }
 
     @Test

@@ -337,7 +337,9 @@ public final class Bus implements VirtioBus, AttachedDevice.Owner {
 
     @Override
     public String claimName(AttachedDevice device, int deviceType) {
-        String prefix = DeviceType.name(deviceType).replace(' ', '-');
+        String word = DeviceType.name(deviceType).replace(" ", "");
+        // A number would run into the one behind it: type18-0.
+        String prefix = Character.isDigit(word.charAt(word.length() - 1)) ? word + "-" : word;
         synchronized (lists) {
             for (int number = 0; ; number++) {
                 String name = prefix + number;

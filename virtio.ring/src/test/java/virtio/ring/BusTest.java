@@ -57,6 +57,16 @@ class BusTest {
         }
     }
 
+    @Test
+    void aTypeWithoutAWordIsKeptApartFromTheNumberBehindIt() throws Exception {
+        try (Rig rig = new Rig()) {
+            AttachedDevice device = rig.bus.declareAttachment("loop:a", null);
+            assertEquals("type18-0", rig.bus.claimName(device, 18));
+            AttachedDevice next = rig.bus.declareAttachment("loop:b", null);
+            assertEquals("type18-1", rig.bus.claimName(next, 18));
+        }
+    }
+
     /** Everything that has to be there, as it may come and go in any order. */
     enum Part {
         TRANSPORT,

@@ -1,5 +1,7 @@
 package virtio.shell;
 
+import org.apache.felix.service.command.CommandSession;
+
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
@@ -11,7 +13,7 @@ import java.util.regex.Pattern;
  * The arguments of a command, checked against its usage line.
  *
  * <p>The line is the grammar: words in capitals are positional, in brackets optional; {@code
- * --json} is a flag, {@code --bs=4k} takes a value.
+ * --json} is a flag, {@code --bs=4k} takes a value. Lines behind it are for who asks for help.
  */
 final class Arguments {
     private static final Pattern OPTION = Pattern.compile("--([a-z]+)(=?)");
@@ -21,9 +23,18 @@ final class Arguments {
     private final List<String> positional = new ArrayList<>();
     private final Map<String, String> options = new HashMap<>();
 
+    /** Those of a command, and its usage printed when that is all that is asked for. */
+    static Arguments of(CommandSession session, String usage, String... args) {
+        Arguments arguments = new Arguments(usage, args);
+        if (arguments.help()) {
+            session.getConsole().println("usage: " + usage);
+        }
+        return arguments;
+    }
+
     /** Throws {@link IllegalArgumentException} with the usage line unless the arguments fit it. */
-    Arguments(String usage, String... args) {
-        this.usage = usage;
+    Arguments(String text, String... args) {
+        usage = text.lines().findFirst().orElseThrow();
         Map<String, Boolean> known = new HashMap<>();
         for (Matcher m = OPTION.matcher(usage); m.find(); ) {
             known.put(m.group(1), !m.group(2).isEmpty());
@@ -67,13 +78,9 @@ final class Arguments {
         return new IllegalArgumentException(what + "; usage: " + usage);
     }
 
-    /** Whether the usage line is all that is asked for. */
+    /** Whether the usage is all that is asked for. */
     boolean help() {
         return has("help");
-    }
-
-    String usage() {
-        return usage;
     }
 
     boolean has(String option) {

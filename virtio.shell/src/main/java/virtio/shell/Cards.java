@@ -29,11 +29,11 @@ public final class Cards {
     private final Map<String, NetDevice> byName = new ConcurrentHashMap<>();
 
     @Reference(cardinality = ReferenceCardinality.MULTIPLE, policy = ReferencePolicy.DYNAMIC)
-    void add(NetDevice card) {
+    void addCard(NetDevice card) {
         byName.put(card.name(), card);
     }
 
-    void remove(NetDevice card) {
+    void removeCard(NetDevice card) {
         byName.remove(card.name(), card);
     }
 

@@ -15,6 +15,7 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.security.MessageDigest;
@@ -32,6 +33,7 @@ import java.util.concurrent.ExecutionException;
         property = {"osgi.command.scope=virtio", "osgi.command.function=copy"})
 public final class Copy {
     private static final String USAGE = "copy FROM TO [--json]";
+    private static final String FILE = "file:";
     private static final int CHUNK_BYTES = 256 << 10;
     private static final int DEPTH = 8;
     private static final int BAR = 40;
@@ -62,18 +64,25 @@ public final class Copy {
         void close() throws IOException;
     }
 
-    /** Copies. */
     @Descriptor("copy a disk or file to a disk or file: copy blk0 file:/tmp/blk0.img")
     public void copy(CommandSession session, String... args) throws Exception {
-        Arguments a = new Arguments(USAGE, args);
+        Arguments a = Arguments.of(session, USAGE, args);
         if (a.help()) {
-            session.getConsole().println("usage: " + USAGE);
             return;
         }
-        try (End from = open(a.get(0), false);
-                End to = open(a.get(1), true)) {
+        Path source = file(a.get(0));
+        Path target = file(a.get(1));
+        // Opening a file to write empties it.
+        if (source != null
+                && target != null
+                && Files.exists(target)
+                && Files.isSameFile(source, target)) {
+            throw new VirtioException("%s and %s are the same file".formatted(a.get(0), a.get(1)));
+        }
+        try (End from = open(a.get(0), source, false);
+                End to = open(a.get(1), target, true)) {
             long bytes = from.bytes();
-            if (a.get(1).startsWith("file:") ? bytes < 0 : bytes > to.bytes()) {
+            if (target == null && bytes > to.bytes()) {
                 throw new VirtioException(
                         "%s has %d bytes, %s takes %d"
                                 .formatted(a.get(0), bytes, a.get(1), to.bytes()));
@@ -183,11 +192,13 @@ public final class Copy {
         }
     }
 
-    private End open(String name, boolean write) throws IOException {
-        if (name.startsWith("file:")) {
-            return new FileEnd(Path.of(name.substring("file:".length())), write);
-        }
-        return new DiskEnd(disks.get(name));
+    /** The file that is meant; null when it is a disk. */
+    private static Path file(String name) {
+        return name.startsWith(FILE) ? Path.of(name.substring(FILE.length())) : null;
+    }
+
+    private End open(String name, Path file, boolean write) throws IOException {
+        return file == null ? new DiskEnd(disks.get(name)) : new FileEnd(file, write);
     }
 
     private record DiskEnd(BlockDevice disk) implements End {

@@ -52,15 +52,13 @@ public final class Demo {
         this.disks = disks;
     }
 
-    /** Tells the story. */
     @Descriptor("load, hot redeploy and transport swap on a disk, checked")
     public void demo(CommandSession session, String... args) throws Exception {
-        Arguments a = new Arguments(USAGE, args);
-        PrintStream out = session.getConsole();
+        Arguments a = Arguments.of(session, USAGE, args);
         if (a.help()) {
-            out.println("usage: " + USAGE);
             return;
         }
+        PrintStream out = session.getConsole();
         String launcher = context.getProperty("virtio.launcher");
         if (launcher == null) {
             throw new VirtioException(

@@ -6,31 +6,20 @@ import org.osgi.service.component.annotations.Activate;
 import org.osgi.service.component.annotations.Component;
 import org.osgi.service.component.annotations.Reference;
 
-import virtio.api.DeviceStatus;
-import virtio.api.DeviceType;
-import virtio.api.Feature;
 import virtio.api.VirtioBus;
 import virtio.api.VirtioException;
-import virtio.api.net.NetStatistics;
 import virtio.api.status.DeviceSnapshot;
 import virtio.api.status.ExportSnapshot;
-import virtio.api.status.QueueSnapshot;
 import virtio.api.status.SwapResult;
-import virtio.api.transport.Candidate;
 
 import java.io.IOException;
 import java.io.PrintStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
-import java.util.LinkedHashMap;
-import java.util.List;
-import java.util.Map;
-import java.util.Objects;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 
-/** Commands for devices and exports: thin views of the bus. */
+/** Commands that change what is exported and attached. */
 @Component(
         service = DeviceCommands.class,
         property = {
@@ -40,82 +29,87 @@ import java.util.concurrent.TimeUnit;
             "osgi.command.function=attach",
             "osgi.command.function=detach",
             "osgi.command.function=swap",
-            "osgi.command.function=serve",
-            "osgi.command.function=ls",
-            "osgi.command.function=show",
-            "osgi.command.function=ring",
-            "osgi.command.function=features",
-            "osgi.command.function=why"
+            "osgi.command.function=serve"
         })
 public final class DeviceCommands {
     private static final Path INPUT = Path.of("/proc/self/fd/0");
     private static final Path NOTHING = Path.of("/dev/null");
 
+    private static final String EXPORT =
+            """
+            export BACKEND ADDRESS
+            backends:
+              ram:SIZE, file:PATH, each with
+                  [,readonly][,blocksize=BYTES][,queues=N][,serial=TEXT]
+              loopback:[NAME], switch:NAME[,tap=INTERFACE]..., tap:INTERFACE, each with
+                  [,mac=ADDRESS][,mtu=BYTES][,pairs=N][,speed=MEGABITS][,without=FEATURE]...
+            addresses:
+              mmio:NAME, pci:NAME
+              vhost-user:PATH[,without=FEATURE]...
+              vduse:NAME[,keep][,split]\
+            """;
+
+    private static final String ADDRESSES =
+            """
+
+            addresses:
+              mmio:NAME, pci:NAME: what is exported here
+              mmio:0xADDRESS[,interrupt=/dev/uioN|poll]: a window of the machine
+              pci:0000:00:04.0: a function of the machine
+              vhost-user:PATH[,type=blk|net][,without=FEATURE]...
+              vhost-vdpa:/dev/vhost-vdpa-N, vhost-vdpa:NAME\
+            """;
+
+    private static final String ATTACH = "attach ADDRESS [--name=blk0]" + ADDRESSES;
+    private static final String SWAP = "swap NAME ADDRESS [--json]" + ADDRESSES;
+
     private final VirtioBus bus;
-    private final Disks disks;
-    private final Cards cards;
 
     /** On the container's bus. */
     @Activate
-    public DeviceCommands(
-            @Reference VirtioBus bus, @Reference Disks disks, @Reference Cards cards) {
+    public DeviceCommands(@Reference VirtioBus bus) {
         this.bus = bus;
-        this.disks = disks;
-        this.cards = cards;
     }
 
-    private static Arguments arguments(CommandSession session, String usage, String... args) {
-        Arguments arguments = new Arguments(usage, args);
-        if (arguments.help()) {
-            session.getConsole().println("usage: " + usage);
-        }
-        return arguments;
-    }
-
-    /** Offers a backend at an address. */
     @Descriptor("offer a backend: export ram:64MiB mmio:emu0")
     public void export(CommandSession session, String... args) throws VirtioException {
-        Arguments a = arguments(session, "export BACKEND ADDRESS", args);
+        Arguments a = Arguments.of(session, EXPORT, args);
         if (!a.help()) {
             ExportSnapshot export = bus.export(a.get(0), a.get(1));
             session.getConsole().printf("%s exported at %s%n", export.backend(), export.address());
         }
     }
 
-    /** Takes an export back. */
     @Descriptor("take an export back: unexport mmio:emu0")
     public void unexport(CommandSession session, String... args) throws VirtioException {
-        Arguments a = arguments(session, "unexport ADDRESS", args);
+        Arguments a = Arguments.of(session, "unexport ADDRESS", args);
         if (!a.help()) {
             bus.unexport(a.get(0));
             session.getConsole().printf("%s withdrawn%n", a.get(0));
         }
     }
 
-    /** Attaches a device. */
     @Descriptor("attach a device: attach mmio:emu0 --name blk0")
     public void attach(CommandSession session, String... args) throws VirtioException {
-        Arguments a = arguments(session, "attach ADDRESS [--name=blk0]", args);
+        Arguments a = Arguments.of(session, ATTACH, args);
         if (!a.help()) {
             DeviceSnapshot device = bus.attach(a.get(0), a.option("name", null));
             session.getConsole().printf("%s attached to %s%n", device.name(), device.address());
         }
     }
 
-    /** Lets a device go. */
     @Descriptor("let a device go: detach blk0")
     public void detach(CommandSession session, String... args) throws VirtioException {
-        Arguments a = arguments(session, "detach NAME", args);
+        Arguments a = Arguments.of(session, "detach NAME", args);
         if (!a.help()) {
             bus.detach(a.get(0));
             session.getConsole().printf("%s detached%n", a.get(0));
         }
     }
 
-    /** Moves a device to another address. */
     @Descriptor("move a device to another address while it is in use: swap blk0 mmio:emu1")
     public void swap(CommandSession session, String... args) throws VirtioException {
-        Arguments a = arguments(session, "swap NAME ADDRESS [--json]", args);
+        Arguments a = Arguments.of(session, SWAP, args);
         if (a.help()) {
             return;
         }
@@ -130,11 +124,10 @@ public final class DeviceCommands {
         }
     }
 
-    /** Keeps the container up for others. */
     @Descriptor("keep exports up until the input ends or the process is told to stop")
     public void serve(CommandSession session, String... args)
             throws IOException, InterruptedException {
-        Arguments a = arguments(session, "serve", args);
+        Arguments a = Arguments.of(session, "serve", args);
         if (a.help()) {
             return;
         }
@@ -151,314 +144,7 @@ public final class DeviceCommands {
         }
     }
 
-    /** Lists devices and exports. */
-    @Descriptor("list devices and exports")
-    public void ls(CommandSession session, String... args) {
-        Arguments a = arguments(session, "ls [--json]", args);
-        if (a.help()) {
-            return;
-        }
-        PrintStream out = session.getConsole();
-        List<DeviceSnapshot> devices = bus.devices();
-        List<ExportSnapshot> exports = bus.exports();
-        if (a.has("json")) {
-            Map<String, Object> all = new LinkedHashMap<>();
-            all.put("devices", devices);
-            all.put("exports", exports);
-            out.println(Json.of(all));
-            return;
-        }
-        List<List<String>> rows = new ArrayList<>();
-        rows.add(List.of("NAME", "TYPE", "STATE", "ADDRESS", "QUEUES", "DRIVER"));
-        for (DeviceSnapshot device : devices) {
-            rows.add(
-                    List.of(
-                            device.name(),
-                            type(device.deviceType()),
-                            device.state().name(),
-                            device.address(),
-                            Integer.toString(device.queues().size()),
-                            Objects.requireNonNullElse(device.driver(), "-")));
-        }
-        print(out, rows);
-        if (!exports.isEmpty()) {
-            out.println();
-            rows.clear();
-            rows.add(List.of("EXPORT", "TYPE", "ADDRESS", "DRIVEN BY"));
-            for (ExportSnapshot export : exports) {
-                rows.add(
-                        List.of(
-                                export.backend(),
-                                type(export.deviceType()),
-                                export.address(),
-                                export.reason() != null
-                                        ? export.reason()
-                                        : Objects.requireNonNullElse(export.driver(), "-")));
-            }
-            print(out, rows);
-        }
-    }
-
-    /** Shows one device. */
-    @Descriptor("show one device: show blk0")
-    public void show(CommandSession session, String... args) throws VirtioException {
-        Arguments a = arguments(session, "show NAME [--json]", args);
-        if (a.help()) {
-            return;
-        }
-        DeviceSnapshot d = device(a.get(0));
-        Disks.View disk = disks.view(d.name());
-        Cards.View card = cards.view(d.name());
-        PrintStream out = session.getConsole();
-        if (a.has("json")) {
-            record Shown(DeviceSnapshot device, Disks.View disk, Cards.View card) {}
-            out.println(Json.of(new Shown(d, disk, card)));
-            return;
-        }
-        List<List<String>> facts = new ArrayList<>();
-        facts.add(List.of("name", d.name()));
-        facts.add(List.of("type", type(d.deviceType())));
-        facts.add(List.of("state", d.state() + (d.reason() == null ? "" : ": " + d.reason())));
-        facts.add(List.of("address", d.address()));
-        facts.add(List.of("transport", Objects.requireNonNullElse(d.transport(), "-")));
-        facts.add(List.of("driver", Objects.requireNonNullElse(d.driver(), "-")));
-        facts.add(List.of("status", DeviceStatus.name(d.deviceStatus())));
-        facts.add(List.of("features", names(d)));
-        facts.add(List.of("swaps", Integer.toString(d.swaps())));
-        facts.add(List.of("last pause", d.swaps() == 0 ? "-" : millis(d.lastPauseNanos())));
-        if (disk != null) {
-            facts.add(List.of("capacity", disk.capacityBytes() + " bytes"));
-            facts.add(List.of("block size", disk.blockSize() + " bytes"));
-            facts.add(List.of("access", disk.readOnly() ? "read-only" : "read and write"));
-            facts.add(List.of("serial", disk.serial().isEmpty() ? "-" : disk.serial()));
-        }
-        if (card != null) {
-            facts.add(List.of("hardware address", card.address()));
-            facts.add(List.of("mtu", card.mtu() + " bytes"));
-            facts.add(List.of("link", card.link()));
-            facts.add(List.of("hashes", card.hash() == null ? "none" : card.hash().toString()));
-            for (int i = 0; i < card.queuePairs(); i++) {
-                NetStatistics.Pair pair = card.statistics().queues().get(i);
-                facts.add(List.of("notified, pair " + i, Cards.text(card.coalescing().get(i))));
-                facts.add(
-                        List.of(
-                                "received, pair " + i,
-                                "%d frames, %d bytes"
-                                        .formatted(pair.receivedFrames(), pair.receivedBytes())));
-                facts.add(
-                        List.of(
-                                "sent, pair " + i,
-                                "%d frames, %d bytes"
-                                        .formatted(pair.sentFrames(), pair.sentBytes())));
-                facts.add(
-                        List.of(
-                                "dropped, pair " + i,
-                                pair.dropped().isEmpty() ? "none" : pair.dropped().toString()));
-            }
-        }
-        print(out, facts);
-        out.println();
-        List<List<String>> rows = new ArrayList<>();
-        rows.add(List.of("QUEUE", "NAME", "LAYOUT", "SIZE", "FREE", "ADDED", "USED", "STATE"));
-        for (QueueSnapshot q : d.queues()) {
-            rows.add(
-                    List.of(
-                            Integer.toString(q.index()),
-                            q.name(),
-                            q.layout(),
-                            Integer.toString(q.size()),
-                            Integer.toString(q.free()),
-                            Long.toString(q.added()),
-                            Long.toString(q.used()),
-                            q.broken() == null ? "works" : "broken: " + q.broken()));
-        }
-        print(out, rows);
-    }
-
-    /** Shows one queue. */
-    @Descriptor("show one virtqueue: ring blk0 0")
-    public void ring(CommandSession session, String... args) throws VirtioException {
-        Arguments a = arguments(session, "ring NAME QUEUE [--json]", args);
-        if (a.help()) {
-            return;
-        }
-        List<QueueSnapshot> queues = device(a.get(0)).queues();
-        QueueSnapshot queue =
-                queues.stream()
-                        .filter(q -> Integer.toString(q.index()).equals(a.get(1)))
-                        .findFirst()
-                        .orElseThrow(
-                                () ->
-                                        new VirtioException(
-                                                "%s has no queue %s, it has %s"
-                                                        .formatted(
-                                                                a.get(0),
-                                                                a.get(1),
-                                                                queues.stream()
-                                                                        .map(QueueSnapshot::index)
-                                                                        .toList())));
-        PrintStream out = session.getConsole();
-        if (a.has("json")) {
-            out.println(Json.of(queue));
-            return;
-        }
-        print(
-                out,
-                List.of(
-                        List.of("queue", queue.index() + " " + queue.name()),
-                        List.of("layout", queue.layout()),
-                        List.of("descriptors", queue.size() + ", " + queue.free() + " free"),
-                        List.of("next available", Integer.toString(queue.availableIndex())),
-                        List.of("next used", Integer.toString(queue.usedIndex())),
-                        List.of("buffers added", Long.toString(queue.added())),
-                        List.of("buffers used", Long.toString(queue.used())),
-                        List.of("in flight", Long.toString(queue.added() - queue.used())),
-                        List.of("notifications sent", Long.toString(queue.notifications())),
-                        List.of("interrupts received", Long.toString(queue.interrupts())),
-                        List.of("state", queue.broken() == null ? "works" : queue.broken())));
-    }
-
-    /** Shows the negotiation. */
-    @Descriptor("show what was offered, wanted and accepted, bit by bit: features blk0")
-    public void features(CommandSession session, String... args) throws VirtioException {
-        Arguments a = arguments(session, "features NAME [--json]", args);
-        if (a.help()) {
-            return;
-        }
-        DeviceSnapshot d = device(a.get(0));
-        record Bit(int bit, String name, boolean offered, boolean wanted, boolean accepted) {}
-        List<Bit> bits =
-                d.offered().or(d.wanted()).or(d.accepted()).stream()
-                        .mapToObj(
-                                bit ->
-                                        new Bit(
-                                                bit,
-                                                Feature.name(d.deviceType(), bit),
-                                                d.offered().has(bit),
-                                                d.wanted().has(bit),
-                                                d.accepted().has(bit)))
-                        .toList();
-        PrintStream out = session.getConsole();
-        if (a.has("json")) {
-            out.println(Json.of(bits));
-            return;
-        }
-        List<List<String>> rows = new ArrayList<>();
-        rows.add(List.of("BIT", "NAME", "OFFERED", "WANTED", "ACCEPTED"));
-        for (Bit bit : bits) {
-            rows.add(
-                    List.of(
-                            Integer.toString(bit.bit()),
-                            bit.name(),
-                            bit.offered() ? "yes" : "-",
-                            bit.wanted() ? "yes" : "-",
-                            bit.accepted() ? "yes" : "-"));
-        }
-        print(out, rows);
-    }
-
-    /** Says why something is not up. */
-    @Descriptor("say why something is not up: why, why blk0, why mmio:emu0")
-    public void why(CommandSession session, String... args) {
-        Arguments a = arguments(session, "why [ADDRESS] [--json]", args);
-        if (a.help()) {
-            return;
-        }
-        String about = a.get(0);
-        record Reason(String about, String reason) {}
-        List<Reason> reasons = new ArrayList<>();
-        List<DeviceSnapshot> devices = bus.devices();
-        for (DeviceSnapshot d : devices) {
-            if (about == null || about.equals(d.name()) || about.equals(d.address())) {
-                if (d.reason() != null) {
-                    reasons.add(new Reason(d.name() + " at " + d.address(), d.reason()));
-                } else if (about != null) {
-                    reasons.add(new Reason(about, "is up: " + d.name() + " at " + d.address()));
-                }
-            }
-        }
-        for (ExportSnapshot e : bus.exports()) {
-            if (e.reason() != null && (about == null || about.equals(e.address()))) {
-                reasons.add(
-                        new Reason("export of " + e.backend() + " at " + e.address(), e.reason()));
-            }
-        }
-        List<Candidate> candidates = bus.candidates();
-        for (Candidate c : candidates) {
-            if (devices.stream().anyMatch(d -> d.address().equals(c.address()))) {
-                continue; // What it is busy with is said above.
-            }
-            // A transport that can do nothing here says so of all of its addresses.
-            boolean all = c.address().endsWith(":");
-            if (about == null
-                    ? c.unavailable() != null
-                    : about.equals(c.address()) || all && about.startsWith(c.address())) {
-                reasons.add(
-                        new Reason(
-                                all
-                                        ? c.address().substring(0, c.address().length() - 1)
-                                        : c.address(),
-                                c.unavailable() != null
-                                        ? c.unavailable()
-                                        : c.description() + ", can be attached"));
-            }
-        }
-        if (about != null && reasons.isEmpty()) {
-            reasons.add(
-                    new Reason(
-                            about,
-                            "is neither attached nor found by any transport; attach it to see"
-                                    + " why"));
-        }
-        PrintStream out = session.getConsole();
-        if (a.has("json")) {
-            out.println(Json.of(reasons));
-        } else if (reasons.isEmpty()) {
-            out.println("everything that was asked for is up");
-        } else {
-            reasons.forEach(r -> out.printf("%s: %s%n", r.about(), r.reason()));
-        }
-    }
-
-    private DeviceSnapshot device(String name) throws VirtioException {
-        List<DeviceSnapshot> devices = bus.devices();
-        for (DeviceSnapshot device : devices) {
-            if (device.name().equals(name)) {
-                return device;
-            }
-        }
-        throw Disks.missing("device", name, devices.stream().map(DeviceSnapshot::name).toList());
-    }
-
-    private static String names(DeviceSnapshot device) {
-        return String.join(
-                " ",
-                device.accepted().stream()
-                        .mapToObj(bit -> Feature.name(device.deviceType(), bit))
-                        .toList());
-    }
-
-    private static String type(int deviceType) {
-        return deviceType == 0 ? "-" : DeviceType.name(deviceType);
-    }
-
     static String millis(long nanos) {
         return "%.2f ms".formatted(nanos / (double) TimeUnit.MILLISECONDS.toNanos(1));
-    }
-
-    private static void print(PrintStream out, List<List<String>> rows) {
-        int columns = rows.getFirst().size();
-        for (List<String> row : rows) {
-            StringBuilder line = new StringBuilder();
-            for (int i = 0; i < columns; i++) {
-                int column = i;
-                int width = rows.stream().mapToInt(r -> r.get(column).length()).max().orElse(0);
-                line.append(row.get(i));
-                if (i < columns - 1) {
-                    line.repeat(' ', width - row.get(i).length() + 2);
-                }
-            }
-            out.println(line.toString().stripTrailing());
-        }
     }
 }

@@ -19,14 +19,14 @@ public final class Disks {
     private final Map<String, BlockDevice> byName = new ConcurrentHashMap<>();
 
     @Reference(cardinality = ReferenceCardinality.MULTIPLE, policy = ReferencePolicy.DYNAMIC)
-    void add(BlockDevice disk) {
+    void addDisk(BlockDevice disk) {
         byName.put(disk.name(), disk);
         synchronized (byName) {
             byName.notifyAll();
         }
     }
 
-    void remove(BlockDevice disk) {
+    void removeDisk(BlockDevice disk) {
         byName.remove(disk.name(), disk);
     }
 

@@ -22,7 +22,11 @@ import java.util.concurrent.TimeUnit;
         property = {"osgi.command.scope=virtio", "osgi.command.function=load"})
 public final class LoadCommand {
     private static final String USAGE =
-            "load NAME [--runtime=10] [--swap=pci:emu1] [--update=virtio.device.blk] [--count=4]";
+            """
+            load NAME [--runtime=10] [--swap=pci:emu1] [--update=virtio.device.blk] [--count=4]
+            --swap moves the disk to that address and back, --update updates that
+            bundle, over and over again, --count times if the time is not over before.\
+            """;
     private static final long DISK_TIMEOUT_MILLIS = 5_000;
 
     /** Requests between two exchanges. */
@@ -40,19 +44,14 @@ public final class LoadCommand {
         this.disks = disks;
     }
 
-    /** Runs it. */
     @Descriptor(
             "write and read a blank disk at random, every block checked: what was on it is lost")
     public void load(CommandSession session, String... args) throws Exception {
-        Arguments a = new Arguments(USAGE, args);
-        PrintStream out = session.getConsole();
+        Arguments a = Arguments.of(session, USAGE, args);
         if (a.help()) {
-            out.println("usage: " + USAGE);
-            out.println("--swap moves the disk to that address and back, --update updates that");
-            out.println(
-                    "bundle, over and over again, --count times if the time is not over before.");
             return;
         }
+        PrintStream out = session.getConsole();
         String name = a.get(0);
         String other = a.option("swap", null);
         String bundle = a.option("update", null);

@@ -36,7 +36,10 @@ import java.util.stream.Stream;
         })
 public final class NetCommands {
     private static final String PCAP =
-            "pcap NAME FILE [--runtime=10] [--count=1000000] [--snaplen=65553] [--json]";
+            """
+            pcap NAME FILE [--runtime=10] [--count=1000000] [--snaplen=65553] [--json]
+            shows what consumers send and receive: a card without any shows nothing\
+            """;
 
     private static final String HASH =
             "hash NAME [--types=UDPV4,TCPV4] [--key=6d5a] [--table=0,1] [--unclassified=0]"
@@ -54,16 +57,13 @@ public final class NetCommands {
         this.cards = cards;
     }
 
-    /** Captures. */
     @Descriptor("capture a card's frames to a file for Wireshark: pcap net0 /tmp/net0.pcapng")
     public void pcap(CommandSession session, String... args) throws Exception {
-        Arguments a = new Arguments(PCAP, args);
-        PrintStream out = session.getConsole();
+        Arguments a = Arguments.of(session, PCAP, args);
         if (a.help()) {
-            out.println("usage: " + PCAP);
-            out.println("shows what consumers send and receive: a card without any shows nothing");
             return;
         }
+        PrintStream out = session.getConsole();
         NetDevice card = cards.get(a.get(0));
         Path path = Path.of(a.get(1));
         int seconds = a.number("runtime", 10);
@@ -89,17 +89,15 @@ public final class NetCommands {
         }
     }
 
-    /** Hashes. */
     @Descriptor(
             "what a card hashes of received packets, and which queue pair gets them by it:"
                     + " hash net0 --types=all --table=0,1; all or none are types as well")
     public void hash(CommandSession session, String... args) throws VirtioException {
-        Arguments a = new Arguments(HASH, args);
-        PrintStream out = session.getConsole();
+        Arguments a = Arguments.of(session, HASH, args);
         if (a.help()) {
-            out.println("usage: " + HASH);
             return;
         }
+        PrintStream out = session.getConsole();
         NetDevice card = cards.get(a.get(0));
         if (a.has("types")) {
             card.hash(
@@ -166,17 +164,15 @@ public final class NetCommands {
         }
     }
 
-    /** Delays. */
     @Descriptor(
             "how long a card may wait before it tells of frames received and sent:"
                     + " coalesce net0 --rxframes=32 --rxusecs=100")
     public void coalesce(CommandSession session, String... args) throws VirtioException {
-        Arguments a = new Arguments(COALESCE, args);
-        PrintStream out = session.getConsole();
+        Arguments a = Arguments.of(session, COALESCE, args);
         if (a.help()) {
-            out.println("usage: " + COALESCE);
             return;
         }
+        PrintStream out = session.getConsole();
         NetDevice card = cards.get(a.get(0));
         int pair = a.number("pair", 0, 0);
         Coalescing now = card.coalescing(pair);

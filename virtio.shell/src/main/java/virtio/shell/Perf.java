@@ -16,6 +16,7 @@ import java.lang.foreign.MemorySegment;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.SplittableRandom;
+import java.util.concurrent.TimeUnit;
 
 /** Measures a disk, in fio's words. */
 @Component(
@@ -50,15 +51,13 @@ public final class Perf {
             double bytesPerSecond,
             Map<String, Long> latencyNanos) {}
 
-    /** Measures. */
     @Descriptor("measure a disk: perf blk0 --rw=randread --bs=4k --iodepth=32 --runtime=5")
     public void perf(CommandSession session, String... args) throws Exception {
-        Arguments a = new Arguments(USAGE, args);
-        PrintStream out = session.getConsole();
+        Arguments a = Arguments.of(session, USAGE, args);
         if (a.help()) {
-            out.println("usage: " + USAGE);
             return;
         }
+        PrintStream out = session.getConsole();
         String rw =
                 oneOf("rw", a.option("rw", "randread"), "randread", "randwrite", "read", "write");
         String mode = oneOf("mode", a.option("mode", "poll"), "poll", "interrupt");
@@ -95,69 +94,92 @@ public final class Perf {
         int bs = a.bytes("bs", "4k");
         int depth = a.number("iodepth", 32);
         int runtime = a.number("runtime", 5);
-        long blocks = disk.capacityBytes() / bs;
-        if (bs % disk.blockSize() != 0 || blocks == 0) {
+        int queue = a.number("queue", 0, 0);
+        if (bs % disk.blockSize() != 0 || disk.capacityBytes() < bs) {
             throw new VirtioException(
                     "--bs=%d on %s, limits are its block size %d and its capacity %d"
                             .formatted(bs, disk.name(), disk.blockSize(), disk.capacityBytes()));
         }
-        boolean write = rw.endsWith("write");
-        if (write && disk.readOnly()) {
+        if (rw.endsWith("write") && disk.readOnly()) {
             throw new VirtioException(disk.name() + " is read-only");
         }
-        int queue = Integer.parseInt(a.option("queue", "0"));
-        boolean poll = mode.equals("poll");
-        Histogram latency = new Histogram(60_000_000_000L, 3);
+        Requests requests;
+        double seconds;
         MemorySegment memory = disk.allocate((long) bs * depth);
-        long ios = 0;
-        long errors = 0;
-        long begin = System.nanoTime();
-        long end = begin;
         try (BlockQueue q = disk.openQueue(queue, depth)) {
-            MemorySegment[] buffers = new MemorySegment[depth];
-            long[] started = new long[depth];
-            int[] idle = new int[depth];
-            for (int i = 0; i < depth; i++) {
-                buffers[i] = memory.asSlice((long) i * bs, bs);
+            requests = new Requests(q, rw, bs, disk.capacityBytes() / bs, memory);
+            seconds = requests.drive(TimeUnit.SECONDS.toNanos(runtime), mode.equals("poll")) / 1e9;
+        } finally {
+            disk.free(memory);
+        }
+        return new Result(
+                disk.name(),
+                rw,
+                bs,
+                depth,
+                mode,
+                seconds,
+                requests.done,
+                requests.errors,
+                requests.done / seconds,
+                requests.done * (double) bs / seconds,
+                requests.latency());
+    }
+
+    /** Requests to one queue, as many in flight as there are buffers. */
+    private static final class Requests {
+        private static final long MAX_LATENCY_NANOS = 60_000_000_000L;
+
+        private final BlockQueue queue;
+        private final boolean write;
+        private final boolean sequential;
+        private final int bytes;
+        private final long blocks;
+        private final MemorySegment[] buffers;
+        private final long[] started;
+        private final long[] tokens;
+        private final int[] results;
+
+        /** Numbers of buffers that are in no request; the first {@link #idleCount} count. */
+        private final int[] idle;
+
+        private final SplittableRandom random = new SplittableRandom(1);
+        private final Histogram latency = new Histogram(MAX_LATENCY_NANOS, 3);
+        private int idleCount;
+        private long next;
+        private long done;
+        private long errors;
+
+        Requests(BlockQueue queue, String rw, int bytes, long blocks, MemorySegment memory) {
+            this.queue = queue;
+            this.bytes = bytes;
+            this.blocks = blocks;
+            write = rw.endsWith("write");
+            sequential = !rw.startsWith("rand");
+            idleCount = (int) (memory.byteSize() / bytes);
+            buffers = new MemorySegment[idleCount];
+            started = new long[idleCount];
+            tokens = new long[idleCount];
+            results = new int[idleCount];
+            idle = new int[idleCount];
+            for (int i = 0; i < idleCount; i++) {
+                buffers[i] = memory.asSlice((long) i * bytes, bytes);
                 idle[i] = i;
             }
-            int idleCount = depth;
-            long[] tokens = new long[depth];
-            int[] results = new int[depth];
-            SplittableRandom random = new SplittableRandom(1);
-            boolean sequential = !rw.startsWith("rand");
-            long next = 0;
-            long emptyPolls = 0;
-            long limit = begin + runtime * 1_000_000_000L;
+        }
+
+        /** Returns the nanoseconds until the last one was done. */
+        long drive(long runtimeNanos, boolean poll) throws InterruptedException {
+            long begin = System.nanoTime();
             long now = begin;
-            while (now < limit || idleCount < depth) {
-                boolean submitted = false;
-                while (now < limit && idleCount > 0) {
-                    int slot = idle[idleCount - 1];
-                    long block = sequential ? next++ % blocks : random.nextLong(blocks);
-                    boolean fits =
-                            write
-                                    ? q.write(block * bs, buffers[slot], slot)
-                                    : q.read(block * bs, buffers[slot], slot);
-                    if (!fits) {
-                        break;
-                    }
-                    started[slot] = now;
-                    idleCount--;
-                    submitted = true;
+            long emptyPolls = 0;
+            while (now - begin < runtimeNanos || idleCount < buffers.length) {
+                if (now - begin < runtimeNanos) {
+                    submit(now);
                 }
-                if (submitted) {
-                    q.submit();
-                }
-                int n = poll ? q.poll(tokens, results) : q.await(tokens, results, 1000);
+                int n = poll ? queue.poll(tokens, results) : queue.await(tokens, results, 1000);
                 now = System.nanoTime();
-                for (int i = 0; i < n; i++) {
-                    int slot = (int) tokens[i];
-                    latency.recordValue(Math.min(now - started[slot], 59_000_000_000L));
-                    errors += results[i] == BlockQueue.OK ? 0 : 1;
-                    idle[idleCount++] = slot;
-                }
-                ios += n;
+                collect(n, now);
                 if (n == 0 && poll) {
                     if (++emptyPolls % POLLS_PER_YIELD == 0) {
                         Thread.yield(); // The device may be waiting for this very processor.
@@ -166,27 +188,45 @@ public final class Perf {
                     }
                 }
             }
-            end = now;
-        } finally {
-            disk.free(memory);
+            return now - begin;
         }
-        double seconds = (end - begin) / 1e9;
-        Map<String, Long> percentiles = new LinkedHashMap<>();
-        percentiles.put("p50", latency.getValueAtPercentile(50));
-        percentiles.put("p99", latency.getValueAtPercentile(99));
-        percentiles.put("p99.9", latency.getValueAtPercentile(99.9));
-        percentiles.put("max", latency.getMaxValue());
-        return new Result(
-                disk.name(),
-                rw,
-                bs,
-                depth,
-                mode,
-                seconds,
-                ios,
-                errors,
-                ios / seconds,
-                ios * (double) bs / seconds,
-                percentiles);
+
+        private void submit(long now) {
+            boolean submitted = false;
+            while (idleCount > 0) {
+                int slot = idle[idleCount - 1];
+                long offset = (sequential ? next++ % blocks : random.nextLong(blocks)) * bytes;
+                if (!(write
+                        ? queue.write(offset, buffers[slot], slot)
+                        : queue.read(offset, buffers[slot], slot))) {
+                    break;
+                }
+                started[slot] = now;
+                idleCount--;
+                submitted = true;
+            }
+            if (submitted) {
+                queue.submit();
+            }
+        }
+
+        private void collect(int count, long now) {
+            for (int i = 0; i < count; i++) {
+                int slot = (int) tokens[i];
+                latency.recordValue(Math.min(now - started[slot], MAX_LATENCY_NANOS));
+                errors += results[i] == BlockQueue.OK ? 0 : 1;
+                idle[idleCount++] = slot;
+            }
+            done += count;
+        }
+
+        Map<String, Long> latency() {
+            Map<String, Long> percentiles = new LinkedHashMap<>();
+            percentiles.put("p50", latency.getValueAtPercentile(50));
+            percentiles.put("p99", latency.getValueAtPercentile(99));
+            percentiles.put("p99.9", latency.getValueAtPercentile(99.9));
+            percentiles.put("max", latency.getMaxValue());
+            return percentiles;
+        }
     }
 }

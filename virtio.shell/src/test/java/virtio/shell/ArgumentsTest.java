@@ -52,6 +52,19 @@ class ArgumentsTest {
     }
 
     @Test
+    void whoAsksForHelpGetsAllLinesAndWhoIsWrongTheFirst() {
+        String usage = "load NAME [--count=4]\n--swap AND SO ON is for help alone";
+        Console console = new Console();
+        assertTrue(Arguments.of(console.session, usage, "--help").help());
+        assertEquals("usage: " + usage + "\n", console.printed());
+        var e =
+                assertThrows(
+                        IllegalArgumentException.class,
+                        () -> Arguments.of(console.session, usage, "blk0", "--swap"));
+        assertEquals("no option --swap; usage: load NAME [--count=4]", e.getMessage());
+    }
+
+    @Test
     void optionalArgumentsMayBeLeftOut() {
         assertNull(new Arguments("why [ADDRESS]").get(0));
         assertTrue(new Arguments("attach ADDRESS", "--help").help());

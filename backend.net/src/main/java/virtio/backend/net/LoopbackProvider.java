@@ -6,7 +6,10 @@ import virtio.api.VirtioException;
 import virtio.api.backend.Backend;
 import virtio.api.backend.BackendProvider;
 
-/** Cards that receive what they send: {@code loopback:[NAME][,mac=ADDRESS][,mtu=N][,pairs=N]}. */
+/**
+ * Cards that receive what they send: {@code loopback:[NAME][,mac=ADDRESS][,mtu=N][,pairs=N]
+ * [,speed=MEGABITS][,without=FEATURE]…}.
+ */
 @Component
 public final class LoopbackProvider implements BackendProvider {
     @Override

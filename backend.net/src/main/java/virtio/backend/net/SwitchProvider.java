@@ -12,8 +12,9 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * Cards on switches: {@code switch:NAME[,mac=ADDRESS][,mtu=N][,pairs=N][,tap=IF]…}. All that name
- * one switch are its ports; a TAP interface is one as long as the card that brought it.
+ * Cards on switches: {@code switch:NAME[,mac=ADDRESS][,mtu=N][,pairs=N][,speed=MEGABITS][,tap=IF]…
+ * [,without=FEATURE]…}. All that name one switch are its ports; a TAP interface is one as long as
+ * the card that brought it.
  */
 @Component
 public final class SwitchProvider implements BackendProvider {

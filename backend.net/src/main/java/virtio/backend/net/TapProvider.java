@@ -8,7 +8,7 @@ import virtio.api.backend.BackendProvider;
 
 /**
  * Cards at the other end of a TAP interface of the host: {@code tap:IF[,mac=ADDRESS][,mtu=N]
- * [,pairs=N]}.
+ * [,pairs=N][,speed=MEGABITS][,without=FEATURE]…}.
  */
 @Component
 public final class TapProvider implements BackendProvider {

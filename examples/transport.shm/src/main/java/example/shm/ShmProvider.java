@@ -22,7 +22,7 @@ import java.util.concurrent.ConcurrentSkipListMap;
 
 /** Both ends of {@code shm:/path/to/file}. */
 @VirtioTransport("shm")
-@Component
+@Component(configurationPid = "example.transport.shm")
 @Designate(ocd = ShmProvider.Config.class)
 public final class ShmProvider implements TransportProvider, Exporter {
     /** What an operator may set. */
@@ -31,19 +31,25 @@ public final class ShmProvider implements TransportProvider, Exporter {
         /** Megabytes of a driver's memory, as the exporter lays it out. */
         @AttributeDefinition(
                 name = "Memory per driver, in MiB",
-                description = "Of exported devices; what is not touched costs nothing.")
+                description = "Of exported devices; what is not touched costs nothing.",
+                min = "2",
+                max = "1024")
         int regionMebibytes() default 80;
 
         /** Megabytes of bounce slots in it. */
         @AttributeDefinition(
                 name = "Bounce memory per driver, in MiB",
-                description = "Of attached devices; a part of their memory.")
+                description = "Of attached devices; a part of their memory.",
+                min = "1",
+                max = "1023")
         int bounceMebibytes() default 16;
 
         /** The longest pause of a thread that polls. */
         @AttributeDefinition(
                 name = "Longest pause, in microseconds",
-                description = "An idle end looks that often, and sees that late.")
+                description = "An idle end looks that often, and sees that late.",
+                min = "50",
+                max = "100000")
         int longestPauseMicros() default 1000;
     }
 

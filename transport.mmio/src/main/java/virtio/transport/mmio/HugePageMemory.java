@@ -7,14 +7,13 @@ import virtio.linux.Errno;
 import virtio.linux.LinuxException;
 import virtio.linux.PhysicalMemory;
 
+import java.nio.file.Path;
+
 /**
  * Memory for a window of the machine, whose device is told physical addresses: huge pages, a region
  * for each piece of them that is contiguous there.
  */
 final class HugePageMemory extends RegionMemory {
-    /** Of a region, one in so many bytes is for bounce slots: 512 KiB of a single page. */
-    private static final int BOUNCE_SHARE = 4;
-
     private final PhysicalMemory pages;
 
     private HugePageMemory(PhysicalMemory pages) {
@@ -23,12 +22,15 @@ final class HugePageMemory extends RegionMemory {
     }
 
     private static RegionPool region(PhysicalMemory.Extent extent) {
-        long bytes = extent.segment().byteSize();
-        return new RegionPool(extent.segment(), extent.physicalAddress(), bytes / BOUNCE_SHARE);
+        return new RegionPool(extent.segment(), extent.physicalAddress());
     }
 
-    /** Memory held once. */
-    static HugePageMemory create(String name, int pageCount) throws VirtioException {
+    /**
+     * Memory held once.
+     *
+     * @param root the root of the machine's file system
+     */
+    static HugePageMemory create(Path root, String name, int pageCount) throws VirtioException {
         PhysicalMemory pages;
         try {
             pages = PhysicalMemory.create(name, pageCount * PhysicalMemory.PAGE_BYTES);
@@ -39,7 +41,7 @@ final class HugePageMemory extends RegionMemory {
                                     name,
                                     e.getMessage(),
                                     e.errno() == Errno.ENOMEM
-                                            ? lacking(pageCount)
+                                            ? lacking(root, pageCount)
                                             : "only root may know physical addresses"),
                     e);
         }
@@ -52,9 +54,9 @@ final class HugePageMemory extends RegionMemory {
     }
 
     /** What to do where there are not as many pages free. */
-    static String lacking(int pageCount) {
-        return "reserve %d huge pages more with: echo %d > /proc/sys/vm/nr_hugepages"
-                .formatted(pageCount, pageCount);
+    static String lacking(Path root, int pageCount) {
+        return PhysicalMemory.lacking(root, pageCount)
+                + ", or lower hugePages of virtio.transport.mmio";
     }
 
     @Override

@@ -30,7 +30,7 @@ import java.util.concurrent.ConcurrentSkipListMap;
  * {@code mmio:0xADDRESS}, the windows of the machine.
  */
 @VirtioTransport("mmio")
-@Component
+@Component(configurationPid = "virtio.transport.mmio")
 @Designate(ocd = MmioProvider.Config.class)
 public final class MmioProvider implements TransportProvider, Exporter {
     /** What an operator may set. */
@@ -40,14 +40,18 @@ public final class MmioProvider implements TransportProvider, Exporter {
         @AttributeDefinition(
                 name = "Memory per device, in MiB",
                 description =
-                        "Coherent memory of an open device; what is not touched costs nothing.")
+                        "Coherent memory of an open device; what is not touched costs nothing.",
+                min = "1",
+                max = "1024")
         int coherentMebibytes() default 64;
 
         /** Megabytes of bounce slots. */
         @AttributeDefinition(
                 name = "Bounce memory per device, in MiB",
                 description =
-                        "Bounds the requests in flight whose buffers are not coherent memory.")
+                        "Bounds the requests in flight whose buffers are not coherent memory.",
+                min = "1",
+                max = "1024")
         int bounceMebibytes() default 16;
 
         /** Huge pages. */
@@ -55,7 +59,9 @@ public final class MmioProvider implements TransportProvider, Exporter {
                 name = "Huge pages per device of the machine",
                 description =
                         "Of 2 MiB each; coherent memory and, a quarter of it, bounce memory of a"
-                                + " device behind a real window.")
+                                + " device behind a real window.",
+                min = "1",
+                max = "1024")
         int hugePages() default 8;
     }
 

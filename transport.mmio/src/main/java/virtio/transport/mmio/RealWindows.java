@@ -7,8 +7,6 @@ import virtio.api.transport.Transport;
 import virtio.linux.Linux;
 import virtio.linux.PhysicalMemory;
 
-import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -83,22 +81,9 @@ final class RealWindows {
         if (denied != null) {
             return denied + ": run as root, on a kernel with CONFIG_DEVMEM";
         }
-        long free = freePages();
-        return free >= pageCount
+        return PhysicalMemory.freePages(root) >= pageCount
                 ? null
-                : "%d huge pages are free: %s".formatted(free, HugePageMemory.lacking(pageCount));
-    }
-
-    private long freePages() {
-        Path free =
-                root.resolve(
-                        "sys/kernel/mm/hugepages/hugepages-%dkB/free_hugepages"
-                                .formatted(PhysicalMemory.PAGE_BYTES >> 10));
-        try {
-            return Long.parseLong(Files.readString(free).strip());
-        } catch (IOException | NumberFormatException e) {
-            return 0;
-        }
+                : HugePageMemory.lacking(root, pageCount);
     }
 
     Transport open(String text) throws VirtioException {
@@ -142,7 +127,7 @@ final class RealWindows {
         try {
             // Before memory is taken for it.
             MmioTransport.identify(name, window);
-            memory = HugePageMemory.create(name, pageCount);
+            memory = HugePageMemory.create(root, name, pageCount);
             MmioTransport transport = new MmioTransport(name, window, memory);
             window.attach(transport, memory);
             return transport;

@@ -31,7 +31,7 @@ import java.util.concurrent.ConcurrentSkipListMap;
  * {@code pci:0000:00:04.0}, the real functions that are bound to vfio-pci.
  */
 @VirtioTransport("pci")
-@Component
+@Component(configurationPid = "virtio.transport.pci")
 @Designate(ocd = PciProvider.Config.class)
 public final class PciProvider implements TransportProvider, Exporter {
     /** What an operator may set. */
@@ -41,14 +41,18 @@ public final class PciProvider implements TransportProvider, Exporter {
         @AttributeDefinition(
                 name = "Memory per device, in MiB",
                 description =
-                        "Coherent memory of an open device; a real one's is locked in memory.")
+                        "Coherent memory of an open device; a real one's is locked in memory.",
+                min = "1",
+                max = "1024")
         int coherentMebibytes() default 64;
 
         /** Megabytes of bounce slots. */
         @AttributeDefinition(
                 name = "Bounce memory per device, in MiB",
                 description =
-                        "Bounds the requests in flight whose buffers are not coherent memory.")
+                        "Bounds the requests in flight whose buffers are not coherent memory.",
+                min = "1",
+                max = "1024")
         int bounceMebibytes() default 16;
     }
 

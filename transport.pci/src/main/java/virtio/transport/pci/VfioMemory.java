@@ -10,6 +10,7 @@ import virtio.linux.SharedMemory;
 
 import java.lang.System.Logger;
 import java.lang.System.Logger.Level;
+import java.nio.file.Path;
 import java.util.List;
 
 /**
@@ -18,9 +19,6 @@ import java.util.List;
  */
 final class VfioMemory extends RegionMemory {
     private static final Logger LOG = System.getLogger(VfioMemory.class.getPackageName());
-
-    /** What part of a contiguous piece is for bouncing, without an IOMMU. */
-    private static final int BOUNCE_PART = 4;
 
     private final AutoCloseable memory;
     private final VfioGroup group;
@@ -90,8 +88,8 @@ final class VfioMemory extends RegionMemory {
             String what =
                     e.errno() == Errno.EPERM
                             ? "run with CAP_SYS_ADMIN, as physical addresses are needed"
-                            : "reserve huge pages with \"echo %d > /proc/sys/vm/nr_hugepages\""
-                                            .formatted(bytes / PhysicalMemory.PAGE_BYTES)
+                            : PhysicalMemory.lacking(
+                                            Path.of("/"), bytes / PhysicalMemory.PAGE_BYTES)
                                     + ", or lower coherentMebibytes and bounceMebibytes of"
                                     + " virtio.transport.pci";
             throw new VirtioException("%s: %s: %s".formatted(where, e.getMessage(), what), e);
@@ -100,8 +98,7 @@ final class VfioMemory extends RegionMemory {
         RegionPool[] pools = new RegionPool[extents.size()];
         for (int i = 0; i < pools.length; i++) {
             PhysicalMemory.Extent extent = extents.get(i);
-            long bounce = extent.segment().byteSize() / BOUNCE_PART;
-            pools[i] = new RegionPool(extent.segment(), extent.physicalAddress(), bounce);
+            pools[i] = new RegionPool(extent.segment(), extent.physicalAddress());
         }
         return new VfioMemory(memory, group, 0, bytes, pools);
     }

@@ -84,7 +84,7 @@ final class IovaDomain extends RegionMemory {
         long last = lastIova < 0 ? Long.MAX_VALUE : lastIova;
         long iova = start(firstIova, regionBytes, pageBytes, last);
         SharedMemory memory = SharedMemory.create("virtio-iova", regionBytes, pageBytes);
-        RegionPool first = new RegionPool(memory.segment(), iova, regionBytes / 4);
+        RegionPool first = new RegionPool(memory.segment(), iova);
         super(first);
         this.name = name;
         this.regionBytes = regionBytes;

@@ -29,7 +29,7 @@ import java.util.regex.Pattern;
  * stays, and its driver's requests wait for the next export of that name. With {@code split} it
  * offers no packed queues.
  */
-@Component
+@Component(configurationPid = "virtio.transport.vduse")
 @Designate(ocd = VduseExporter.Config.class)
 public final class VduseExporter implements Exporter {
     static final String NAME = "vduse";

@@ -28,7 +28,7 @@ import java.util.List;
  * the vDPA bus, as {@code disk0}.
  */
 @VirtioTransport(VhostVdpaProvider.NAME)
-@Component
+@Component(configurationPid = "virtio.transport.vhostvdpa")
 @Designate(ocd = VhostVdpaProvider.Config.class)
 public final class VhostVdpaProvider implements TransportProvider {
     static final String NAME = "vhost-vdpa";
@@ -41,13 +41,17 @@ public final class VhostVdpaProvider implements TransportProvider {
         @AttributeDefinition(
                 description =
                         "Bytes of a region of memory that a device sees; pages are taken as they"
-                                + " are used, a quarter of the first region is for bouncing")
+                                + " are used, a quarter of the first region is for bouncing",
+                min = "16384",
+                max = "1099511627776")
         long memoryBytes() default 256L << 20;
 
         @AttributeDefinition(
                 description =
                         "Bytes of the huge pages behind it, as 2097152, which a device wants that"
-                                + " accesses memory by itself; 0: ordinary pages")
+                                + " accesses memory by itself; 0: ordinary pages",
+                min = "0",
+                max = "17179869184")
         long hugePageBytes() default 0;
     }
 
@@ -57,31 +61,62 @@ public final class VhostVdpaProvider implements TransportProvider {
         VhostVdpa open(String address) throws IOException;
     }
 
+    /** A quarter is for bouncing, in pages of 4096 bytes. */
+    private static final long MIN_MEMORY_BYTES = 4 * Memory.PAGE_BYTES;
+
+    private static final long MAX_MEMORY_BYTES = 1L << 40;
+
+    /** There are none larger. */
+    private static final long MAX_PAGE_BYTES = 16L << 30;
+
     private final long memoryBytes;
     private final long pageBytes;
     private final VdpaBus bus;
     private final Opener opener;
 
-    /** Called by the framework. */
+    /**
+     * Called by the framework.
+     *
+     * @throws IllegalArgumentException when a value is beyond its limits
+     */
     @Activate
     public VhostVdpaProvider(Config config) {
-        this(
-                config.memoryBytes(),
-                config.hugePageBytes() == 0 ? Memory.PAGE_BYTES : config.hugePageBytes(),
-                new VdpaBus(Path.of("/")));
+        this(config.memoryBytes(), config.hugePageBytes(), new VdpaBus(Path.of("/")));
     }
 
-    private VhostVdpaProvider(long memoryBytes, long pageBytes, VdpaBus bus) {
-        this(memoryBytes, pageBytes, bus, address -> VhostVdpaFile.open(bus.file(address)));
+    private VhostVdpaProvider(long memoryBytes, long hugePageBytes, VdpaBus bus) {
+        this(memoryBytes, hugePageBytes, bus, address -> VhostVdpaFile.open(bus.file(address)));
     }
 
-    VhostVdpaProvider(long memoryBytes, long pageBytes, VdpaBus bus, Opener opener) {
-        // A quarter is bounced in, in pages of 4096 bytes.
-        long unit = Math.max(pageBytes, 4 * Memory.PAGE_BYTES);
-        this.memoryBytes = Math.max(unit, memoryBytes - memoryBytes % unit);
-        this.pageBytes = pageBytes;
+    VhostVdpaProvider(long memoryBytes, long hugePageBytes, VdpaBus bus, Opener opener) {
+        pageBytes = pageBytes(hugePageBytes);
+        long least = Math.max(MIN_MEMORY_BYTES, pageBytes);
+        long bytes = limited("memoryBytes", memoryBytes, least, MAX_MEMORY_BYTES);
+        this.memoryBytes = bytes - bytes % pageBytes;
         this.bus = bus;
         this.opener = opener;
+    }
+
+    private static long limited(String key, long value, long least, long most) {
+        if (value < least || value > most) {
+            throw new IllegalArgumentException(
+                    "%s is %d, limits are %d and %d".formatted(key, value, least, most));
+        }
+        return value;
+    }
+
+    private static long pageBytes(long hugePageBytes) {
+        if (hugePageBytes == 0) {
+            return Memory.PAGE_BYTES;
+        }
+        if (Long.bitCount(hugePageBytes) != 1
+                || hugePageBytes < Memory.PAGE_BYTES
+                || hugePageBytes > MAX_PAGE_BYTES) {
+            throw new IllegalArgumentException(
+                    "hugePageBytes is %d, it is 0 or a power of two from %d to %d"
+                            .formatted(hugePageBytes, Memory.PAGE_BYTES, MAX_PAGE_BYTES));
+        }
+        return hugePageBytes;
     }
 
     @Override

@@ -228,7 +228,8 @@ final class VhostVdpaTransport implements Transport {
         if (e.errno() == Errno.EFAULT) {
             return "the kernel does not take the memory and says no more; a device that accesses"
                     + " memory by itself needs a limit of locked memory (ulimit -l) above the"
-                    + " transport's memoryBytes, and its hugePageBytes, as it takes 2048 pieces: "
+                    + " memoryBytes of virtio.transport.vhostvdpa, and hugePageBytes there, as it"
+                    + " takes 2048 pieces: "
                     + e.getMessage();
         }
         return closed ? "the device is closed" : e.getMessage();

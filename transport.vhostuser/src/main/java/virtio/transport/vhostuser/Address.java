@@ -20,6 +20,9 @@ record Address(Path path, int deviceType, Set<String> without) {
     private static final String TYPE = "type=";
     private static final String WITHOUT = "without=";
 
+    /** No bit from here on has a name. */
+    private static final int NAMED_BITS = 128;
+
     static Address parse(String address) throws VirtioException {
         String path = address;
         int type = 0;
@@ -50,11 +53,23 @@ record Address(Path path, int deviceType, Set<String> without) {
         }
     }
 
-    /** What is left of the features that a device offers. */
-    Features without(int type, Features offered) {
-        return offered.without(
-                offered.stream()
-                        .filter(bit -> without.contains(Feature.name(type, bit)))
-                        .toArray());
+    /** The features that are left alone, of a device of that type. */
+    Features without(int type) throws VirtioException {
+        Features bits = Features.NONE;
+        for (String name : without) {
+            bits = bits.with(bit(type, name));
+        }
+        return bits;
+    }
+
+    private int bit(int type, String name) throws VirtioException {
+        for (int bit = 0; bit < NAMED_BITS; bit++) {
+            if (name.equals(Feature.name(type, bit))) {
+                return bit;
+            }
+        }
+        throw new VirtioException(
+                "%s:%s: without=%s is no feature of a %s device, as RING_PACKED is"
+                        .formatted(VhostUser.NAME, path, name, DeviceType.name(type)));
     }
 }

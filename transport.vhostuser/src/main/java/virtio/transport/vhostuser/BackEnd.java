@@ -69,6 +69,7 @@ final class BackEnd implements AutoCloseable {
     private static final long SOCKET = -1;
 
     private final String address;
+    private final Features without;
     private final ExportedDevice device;
     private final Connection connection;
     private final Epoll epoll;
@@ -83,9 +84,15 @@ final class BackEnd implements AutoCloseable {
     private volatile boolean hungUp;
     private long protocol;
 
-    BackEnd(String address, ExportedDevice device, UnixSocket socket, Export export)
+    BackEnd(
+            String address,
+            Features without,
+            ExportedDevice device,
+            UnixSocket socket,
+            Export export)
             throws LinuxException {
         this.address = address;
+        this.without = without;
         this.device = device;
         this.connection = new Connection(socket);
         this.epoll = Epoll.create(16);
@@ -253,7 +260,8 @@ final class BackEnd implements AutoCloseable {
     }
 
     private Features offered() {
-        return device.offered().andNot(NOT_CARRIED).with(VhostUser.F_PROTOCOL_FEATURES);
+        Features offered = device.offered().andNot(NOT_CARRIED).andNot(without);
+        return offered.with(VhostUser.F_PROTOCOL_FEATURES);
     }
 
     private void setFeatures(long bits) throws VirtioException {

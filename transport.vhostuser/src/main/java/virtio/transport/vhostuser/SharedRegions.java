@@ -44,17 +44,13 @@ final class SharedRegions extends RegionMemory {
     SharedRegions(long regionBytes, long pageBytes, int maxRegions, Sharer sharer)
             throws LinuxException {
         SharedMemory memory = SharedMemory.create("virtio", regionBytes, pageBytes);
-        RegionPool first = region(memory, regionBytes / 4);
+        RegionPool first = new RegionPool(memory.segment(), memory.segment().address());
         super(first);
         this.regionBytes = regionBytes;
         this.pageBytes = pageBytes;
         this.maxRegions = maxRegions;
         this.sharer = sharer;
         memories.put(first, memory);
-    }
-
-    private static RegionPool region(SharedMemory memory, long bounceBytes) {
-        return new RegionPool(memory.segment(), memory.segment().address(), bounceBytes);
     }
 
     /** Shows the device what there is, and from now on what is added. */
@@ -93,7 +89,8 @@ final class SharedRegions extends RegionMemory {
                 return null;
             }
         }
-        RegionPool grown = region(memory, NO_BOUNCE_BYTES);
+        RegionPool grown =
+                new RegionPool(memory.segment(), memory.segment().address(), NO_BOUNCE_BYTES);
         memories.put(grown, memory);
         return grown;
     }

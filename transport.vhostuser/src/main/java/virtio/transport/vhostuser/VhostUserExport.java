@@ -1,5 +1,6 @@
 package virtio.transport.vhostuser;
 
+import virtio.api.Features;
 import virtio.api.VirtioException;
 import virtio.api.transport.Export;
 import virtio.api.transport.ExportedDevice;
@@ -22,14 +23,22 @@ final class VhostUserExport implements Export {
     private static final long RETRY_NANOS = 100_000_000;
 
     private final String address;
+    private final Features without;
     private final ExportedDevice device;
     private final UnixListener listener;
     private final Thread thread;
     private volatile BackEnd served;
     private volatile boolean closed;
 
-    VhostUserExport(String address, Path path, ExportedDevice device) throws VirtioException {
+    /**
+     * Makes the socket.
+     *
+     * @param without features that front-ends are not offered
+     */
+    VhostUserExport(String address, Path path, Features without, ExportedDevice device)
+            throws VirtioException {
         this.address = address;
+        this.without = without;
         this.device = device;
         try {
             listener = UnixListener.listen(path);
@@ -62,7 +71,7 @@ final class VhostUserExport implements Export {
     private void run() {
         while (!closed) {
             try (UnixSocket socket = listener.accept(-1);
-                    BackEnd backEnd = new BackEnd(address, device, socket, this)) {
+                    BackEnd backEnd = new BackEnd(address, without, device, socket, this)) {
                 served = backEnd;
                 if (closed) {
                     return;

@@ -10,8 +10,8 @@ import virtio.api.transport.Exporter;
 import virtio.linux.Linux;
 
 /**
- * Offers devices to vhost-user front-ends; the address is the path of a socket that is made, as for
- * {@link VhostUserProvider}.
+ * Offers devices to vhost-user front-ends; the address is the path of a socket that is made, with
+ * options as for {@link VhostUserProvider}: a feature that is not to be used is not offered.
  *
  * <p>One front-end at a time is served, the next one when it has left.
  */
@@ -35,6 +35,10 @@ public final class VhostUserExporter implements Exporter {
                             .formatted(
                                     VhostUser.NAME, address, DeviceType.name(device.deviceType())));
         }
-        return new VhostUserExport(VhostUser.NAME + ":" + address, parsed.path(), device);
+        return new VhostUserExport(
+                VhostUser.NAME + ":" + address,
+                parsed.path(),
+                parsed.without(device.deviceType()),
+                device);
     }
 }

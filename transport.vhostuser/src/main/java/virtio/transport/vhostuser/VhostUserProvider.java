@@ -31,7 +31,7 @@ import java.util.Set;
  * ,without=FEATURE} for each feature that is not to be used, as RING_PACKED.
  */
 @VirtioTransport(VhostUser.NAME)
-@Component
+@Component(configurationPid = "virtio.transport.vhostuser")
 @Designate(ocd = VhostUserProvider.Config.class)
 public final class VhostUserProvider implements TransportProvider {
     /** Set by the operator. */
@@ -42,14 +42,20 @@ public final class VhostUserProvider implements TransportProvider {
         @AttributeDefinition(
                 description =
                         "Bytes of a region of shared memory; pages are taken as they are used,"
-                                + " a quarter of the first region is for bouncing")
+                                + " a quarter of the first region is for bouncing",
+                min = "16384",
+                max = "1099511627776")
         long memoryBytes() default 256L << 20;
 
         @AttributeDefinition(
-                description = "Bytes of the huge pages behind it, as 2097152; 0: ordinary pages")
+                description = "Bytes of the huge pages behind it, as 2097152; 0: ordinary pages",
+                min = "0",
+                max = "17179869184")
         long hugePageBytes() default 0;
 
-        @AttributeDefinition(description = "Milliseconds that a back-end may take for an answer")
+        @AttributeDefinition(
+                description = "Milliseconds that a back-end may take for an answer",
+                min = "1")
         int replyTimeoutMillis() default 10_000;
 
         @AttributeDefinition(description = "Folders whose *.sock files are listed as candidates")
@@ -75,26 +81,64 @@ public final class VhostUserProvider implements TransportProvider {
         }
     }
 
+    /** A quarter is for bouncing, in pages of 4096 bytes. */
+    private static final long MIN_MEMORY_BYTES = 4 * Memory.PAGE_BYTES;
+
+    private static final long MAX_MEMORY_BYTES = 1L << 40;
+
+    /** There are none larger. */
+    private static final long MAX_PAGE_BYTES = 16L << 30;
+
     private final long memoryBytes;
     private final long pageBytes;
     private final int timeoutMillis;
     private final List<String> sockets;
 
-    /** Called by the framework. */
+    /**
+     * Called by the framework.
+     *
+     * @throws IllegalArgumentException when a value is beyond its limits
+     */
     @Activate
     public VhostUserProvider(Config config) {
         this(
                 config.memoryBytes(),
-                config.hugePageBytes() == 0 ? Memory.PAGE_BYTES : config.hugePageBytes(),
+                config.hugePageBytes(),
                 config.replyTimeoutMillis(),
                 List.of(config.sockets()));
     }
 
-    VhostUserProvider(long memoryBytes, long pageBytes, int timeoutMillis, List<String> sockets) {
-        this.memoryBytes = memoryBytes;
-        this.pageBytes = pageBytes;
-        this.timeoutMillis = timeoutMillis;
+    VhostUserProvider(
+            long memoryBytes, long hugePageBytes, int timeoutMillis, List<String> sockets) {
+        pageBytes = pageBytes(hugePageBytes);
+        long least = Math.max(MIN_MEMORY_BYTES, pageBytes);
+        long bytes = limited("memoryBytes", memoryBytes, least, MAX_MEMORY_BYTES);
+        this.memoryBytes = bytes - bytes % pageBytes;
+        this.timeoutMillis =
+                (int) limited("replyTimeoutMillis", timeoutMillis, 1, Integer.MAX_VALUE);
         this.sockets = sockets;
+    }
+
+    private static long limited(String key, long value, long least, long most) {
+        if (value < least || value > most) {
+            throw new IllegalArgumentException(
+                    "%s is %d, limits are %d and %d".formatted(key, value, least, most));
+        }
+        return value;
+    }
+
+    private static long pageBytes(long hugePageBytes) {
+        if (hugePageBytes == 0) {
+            return Memory.PAGE_BYTES;
+        }
+        if (Long.bitCount(hugePageBytes) != 1
+                || hugePageBytes < Memory.PAGE_BYTES
+                || hugePageBytes > MAX_PAGE_BYTES) {
+            throw new IllegalArgumentException(
+                    "hugePageBytes is %d, it is 0 or a power of two from %d to %d"
+                            .formatted(hugePageBytes, Memory.PAGE_BYTES, MAX_PAGE_BYTES));
+        }
+        return hugePageBytes;
     }
 
     @Override
@@ -136,10 +180,11 @@ public final class VhostUserProvider implements TransportProvider {
     }
 
     private Device device(String address) throws VirtioException {
-        Address parsed = Address.parse(address);
-        // A quarter is bounced in, in pages of 4096 bytes.
-        long unit = Math.max(pageBytes, 4 * Memory.PAGE_BYTES);
-        long bytes = Math.max(unit, memoryBytes - memoryBytes % unit);
-        return new Device(VhostUser.NAME + ":" + address, parsed, bytes, pageBytes, timeoutMillis);
+        return new Device(
+                VhostUser.NAME + ":" + address,
+                Address.parse(address),
+                memoryBytes,
+                pageBytes,
+                timeoutMillis);
     }
 }

@@ -47,6 +47,7 @@ final class VhostUserTransport implements Transport {
 
     private final VhostUserProvider.Device settings;
     private final SharedRegions memory;
+    private final Features without;
     private final Poller poller = new Poller(this);
     private final Vring[] vrings = new Vring[VhostUser.MAX_VRINGS];
     private final AtomicInteger generation = new AtomicInteger();
@@ -70,6 +71,7 @@ final class VhostUserTransport implements Transport {
         FrontEnd connected = connect(settings);
         try {
             frontEnd = connected;
+            without = settings.address().without(deviceType());
             memory =
                     new SharedRegions(
                             settings.memoryBytes(),
@@ -117,9 +119,8 @@ final class VhostUserTransport implements Transport {
     @Override
     public Features offered() {
         Features offered = Features.ofWords(frontEnd.features()).andNot(NOT_CARRIED);
-        int type = deviceType();
-        return settings.address()
-                .without(type, type == DeviceType.NETWORK ? offered.andNot(NET_CONTROL) : offered);
+        boolean net = deviceType() == DeviceType.NETWORK;
+        return (net ? offered.andNot(NET_CONTROL) : offered).andNot(without);
     }
 
     @Override

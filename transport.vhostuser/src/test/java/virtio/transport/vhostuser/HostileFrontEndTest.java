@@ -19,6 +19,7 @@ import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.MethodSource;
 
 import virtio.api.Feature;
+import virtio.api.Features;
 import virtio.api.map.CoherentMemory;
 import virtio.linux.EventFd;
 import virtio.linux.FileDescriptor;
@@ -49,7 +50,7 @@ class HostileFrontEndTest {
         socket = folder.resolve("x.sock");
         before = Peers.live();
         logged = new Logged();
-        export = new VhostUserExport("vhost-user:" + socket, socket, device);
+        export = new VhostUserExport("vhost-user:" + socket, socket, Features.NONE, device);
     }
 
     @AfterEach

@@ -19,7 +19,9 @@ import virtio.api.VirtioException;
 import virtio.api.map.CoherentMemory;
 import virtio.api.map.Direction;
 import virtio.api.map.MapOps;
+import virtio.api.transport.Export;
 import virtio.api.transport.QueueLayout;
+import virtio.api.transport.Transport;
 
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Files;
@@ -51,7 +53,7 @@ class LoopbackTest {
     }
 
     private VhostUserExport export() throws VirtioException {
-        return new VhostUserExport("vhost-user:" + socket, socket, device);
+        return new VhostUserExport("vhost-user:" + socket, socket, Features.NONE, device);
     }
 
     private VhostUserTransport open() throws VirtioException {
@@ -85,6 +87,41 @@ class LoopbackTest {
             }
         }
         assertTrue(Files.notExists(socket), "socket file");
+    }
+
+    @Test
+    void featuresAreLeftAloneAtEitherEnd() throws Exception {
+        VhostUserProvider provider = new VhostUserProvider(1 << 20, 0, 10_000, List.of());
+        String whole = socket.toString();
+        try (Export _ = new VhostUserExporter().export(whole + ",without=EVENT_IDX", device)) {
+            try (Transport all = provider.open(whole)) {
+                assertEquals(device.offered().without(Feature.EVENT_IDX), all.offered());
+            }
+            try (Transport some = provider.open(whole + ",without=INDIRECT_DESC,without=FLUSH")) {
+                assertEquals(Features.of(Feature.VERSION_1), some.offered());
+            }
+        }
+    }
+
+    @Test
+    void featuresThatTheDeviceCannotHaveAreRefusedByName() throws Exception {
+        String misspelt = socket + ",without=RING_PAKED";
+        String message =
+                "vhost-user:%s: without=RING_PAKED is no feature of a blk device, as RING_PACKED is"
+                        .formatted(socket);
+        var offering =
+                assertThrows(
+                        VirtioException.class,
+                        () -> new VhostUserExporter().export(misspelt, device));
+        assertEquals(message, offering.getMessage());
+        assertTrue(Files.notExists(socket), "socket file");
+        try (VhostUserExport _ = export()) {
+            VhostUserProvider provider = new VhostUserProvider(1 << 20, 0, 10_000, List.of());
+            var driving =
+                    assertThrows(VirtioException.class, () -> provider.open(misspelt).close());
+            assertEquals(message, driving.getMessage());
+            assertThrows(VirtioException.class, () -> provider.open(socket + ",without=MRG_RXBUF"));
+        }
     }
 
     @Test
@@ -260,7 +297,9 @@ class LoopbackTest {
         VirtioException noFolder =
                 assertThrows(
                         VirtioException.class,
-                        () -> new VhostUserExport("x", folder.resolve("a/b.sock"), device));
+                        () ->
+                                new VhostUserExport(
+                                        "x", folder.resolve("a/b.sock"), Features.NONE, device));
         assertTrue(noFolder.getMessage().contains("no such folder"), noFolder.getMessage());
     }
 }

@@ -9,6 +9,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 
+import virtio.api.Features;
 import virtio.linux.FileDescriptor;
 import virtio.linux.UnixSocket;
 
@@ -31,7 +32,8 @@ class OddFrontEndTest {
     void connect() throws Exception {
         Path socket = folder.resolve("x.sock");
         before = Peers.live();
-        export = new VhostUserExport("vhost-user:" + socket, socket, new RamDevice());
+        export =
+                new VhostUserExport("vhost-user:" + socket, socket, Features.NONE, new RamDevice());
         driver = new Connection(UnixSocket.connect(socket, 1000));
     }
 

@@ -11,6 +11,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
 import virtio.api.DeviceType;
+import virtio.api.Features;
 import virtio.api.VirtioException;
 import virtio.api.map.CoherentMemory;
 
@@ -44,7 +45,7 @@ class PoorPeerTest {
     private void against(long features, long protocol, Try body) throws Exception {
         Path rich = folder.resolve("rich.sock");
         Path poor = folder.resolve("poor.sock");
-        try (VhostUserExport _ = new VhostUserExport("rich", rich, device);
+        try (VhostUserExport _ = new VhostUserExport("rich", rich, Features.NONE, device);
                 MaskingProxy _ = new MaskingProxy(poor, rich, features, protocol);
                 TinyDisk disk = new TinyDisk(open(poor, DeviceType.BLOCK))) {
             body.run(disk);

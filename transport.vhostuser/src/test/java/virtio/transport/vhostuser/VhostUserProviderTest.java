@@ -8,7 +8,10 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 
+import virtio.api.Features;
 import virtio.api.VirtioException;
 import virtio.api.transport.Candidate;
 import virtio.linux.Memory;
@@ -37,6 +40,36 @@ class VhostUserProviderTest {
         assertNotNull(missing.unavailable());
     }
 
+    @ParameterizedTest
+    @CsvSource(
+            delimiter = '|',
+            textBlock =
+                    """
+                    -1            | 0       | memoryBytes is -1, limits are 16384 and 1099511627776
+                    16383         | 0       | memoryBytes is 16383, limits are 16384 and 1099511627776
+                    1048576       | 2097152 | memoryBytes is 1048576, limits are 2097152 and 1099511627776
+                    1099511627777 | 0       | memoryBytes is 1099511627777, limits are 16384 and 1099511627776
+                    1048576       | -1      | hugePageBytes is -1, it is 0 or a power of two from 4096 to 17179869184
+                    1048576       | 2048    | hugePageBytes is 2048, it is 0 or a power of two from 4096 to 17179869184
+                    1048576       | 12288   | hugePageBytes is 12288, it is 0 or a power of two from 4096 to 17179869184
+                    """)
+    void settingsBeyondTheirLimitsAreRefusedByName(long memory, long page, String message) {
+        var e =
+                assertThrows(
+                        IllegalArgumentException.class,
+                        () -> new VhostUserProvider(memory, page, 1000, List.of()));
+        assertEquals(message, e.getMessage());
+    }
+
+    @Test
+    void aBackEndHasSomeTimeToAnswer() {
+        var e =
+                assertThrows(
+                        IllegalArgumentException.class,
+                        () -> new VhostUserProvider(1 << 20, 0, 0, List.of()));
+        assertEquals("replyTimeoutMillis is 0, limits are 1 and 2147483647", e.getMessage());
+    }
+
     @Test
     void addressesThatMakeNoSenseAreErrors() {
         for (String address : List.of("", ",type=blk", "/x.sock,type=gpu", "/x\0.sock")) {
@@ -60,7 +93,7 @@ class VhostUserProviderTest {
     void memoryThatCannotBeHadIsAnError() throws Exception {
         Path socket = folder.resolve("x.sock");
         List<Integer> before = Peers.live();
-        try (VhostUserExport _ = new VhostUserExport("x", socket, new RamDevice())) {
+        try (VhostUserExport _ = new VhostUserExport("x", socket, Features.NONE, new RamDevice())) {
             // Pages of a size that no machine has.
             VhostUserProvider huge = new VhostUserProvider(1 << 20, 8192, 1000, List.of());
             VirtioException e =

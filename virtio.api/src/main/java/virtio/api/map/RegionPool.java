@@ -21,6 +21,9 @@ import java.util.TreeMap;
 public final class RegionPool {
     private static final long PAGE_BYTES = 4096;
 
+    /** One in so many bytes is for bounce slots where nobody says how many. */
+    private static final int BOUNCE_SHARE = 4;
+
     private final MemorySegment region;
     private final long address;
     private final long bytes;
@@ -33,6 +36,19 @@ public final class RegionPool {
 
     /** Handed out: length by offset. */
     private final Map<Long, Long> allocated = new HashMap<>();
+
+    /**
+     * Divides a region: a quarter of it is for bounce slots, at most 2 GiB.
+     *
+     * @param region as below, at least 16384 bytes
+     * @param handleBase as below
+     */
+    public RegionPool(MemorySegment region, long handleBase) {
+        this(
+                region,
+                handleBase,
+                Math.min(region.byteSize() / BOUNCE_SHARE, Integer.MAX_VALUE) & -PAGE_BYTES);
+    }
 
     /**
      * Divides a region.

@@ -57,6 +57,19 @@ class RegionPoolTest {
     }
 
     @Test
+    void aQuarterInPagesIsForBouncingWhereNobodySays() {
+        MemorySegment odd = arena.allocate(23 * 4096, 4096);
+        RegionPool quarter = new RegionPool(odd, BASE);
+        CoherentMemory rest = quarter.alloc(18 * 4096);
+        assertEquals(BASE + 5 * 4096, rest.mapHandle());
+        assertNull(quarter.alloc(4096));
+        quarter.free(rest);
+        assertThrows(
+                IllegalArgumentException.class,
+                () -> new RegionPool(arena.allocate(3 * 4096, 4096), BASE));
+    }
+
+    @Test
     void directionIsHonoured() {
         byte[] secret = pattern(4096, 3);
         long in = pool.map(MemorySegment.ofArray(secret), 0, 4096, Direction.FROM_DEVICE, 0);
