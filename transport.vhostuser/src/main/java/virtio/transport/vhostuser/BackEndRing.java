@@ -107,6 +107,10 @@ final class BackEndRing {
         } catch (VirtioException | RuntimeException e) {
             started.epoll.close();
             throw e;
+        } catch (InternalError e) {
+            // How the JVM says that the file behind it is shorter than it was.
+            started.epoll.close();
+            throw new VirtioException("its front-end has cut off the memory of the ring", e);
         }
         serving = started;
         started.thread.start();
@@ -179,9 +183,17 @@ final class BackEndRing {
         }
     }
 
-    /** Tells the front-end that the ring is broken. */
+    /** Tells the front-end that the ring is broken, unless its counter is full. */
     void fail() {
-        signal(err);
+        EventFd to = err;
+        try {
+            // Who fills a counter that blocks must not hold up the session.
+            if (to != null && to.file().poll(FileDescriptor.OUT, 0) == FileDescriptor.OUT) {
+                signal(to);
+            }
+        } catch (LinuxException e) {
+            // Replaced or closed meanwhile: who wants to know listens elsewhere.
+        }
     }
 
     private static void signal(EventFd counter) {

@@ -83,7 +83,8 @@ final class VhostUserExport implements Export {
                     // As long as, say, descriptors are lacking the next one fails as well.
                     LockSupport.parkNanos(RETRY_NANOS);
                 }
-            } catch (RuntimeException e) {
+            } catch (RuntimeException | Error e) {
+                // Whatever one front-end has brought about, the next one is served.
                 LOG.log(Level.ERROR, address + ": the front-end is dropped", e);
             } finally {
                 served = null;

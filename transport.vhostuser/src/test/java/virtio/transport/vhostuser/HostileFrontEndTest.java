@@ -37,6 +37,9 @@ import java.util.stream.Stream;
 
 /** The back-end against front-ends that break the protocol. */
 class HostileFrontEndTest {
+    /** Whether the calls of a file return instead of waiting: ioctl(2) with 0 or 1. */
+    private static final int FIONBIO = 0x5421;
+
     private static final long ACKNOWLEDGED = 1L << VhostUser.PROTOCOL_F_REPLY_ACK;
     @TempDir Path folder;
     private Path socket;
@@ -332,6 +335,48 @@ class HostileFrontEndTest {
             logged.await("served no more");
         }
         Peers.await("the rings to stop", () -> device.running() == 0);
+        theNextIsServed();
+    }
+
+    @Test
+    void aRingThatIsCutOffBeforeItStartsEndsNothingElse() throws Exception {
+        Path path = folder.resolve("memory");
+        try (RandomAccessFile cut = new RandomAccessFile(path.toFile(), "rw");
+                EventFd kick = EventFd.create();
+                RawFrontEnd hostile = new RawFrontEnd(socket)) {
+            cut.setLength(65536);
+            try (FileDescriptor file = FileDescriptor.open(path, FileDescriptor.O_RDWR)) {
+                hostile.prepareRing(file, kick);
+            }
+            hostile.send(VhostUser.GET_FEATURES, null);
+            hostile.receive().close();
+            cut.setLength(0);
+            kick.signal();
+            logged.await("its front-end has cut off the memory of the ring");
+            // The conversation goes on.
+            hostile.send(VhostUser.GET_FEATURES, null);
+            hostile.receive().close();
+        }
+        theNextIsServed();
+    }
+
+    @Test
+    void aFullErrorCounterThatBlocksHoldsUpNobody() throws Exception {
+        try (SharedMemory memory = SharedMemory.create("test", 65536);
+                EventFd kick = EventFd.create();
+                EventFd full = EventFd.create();
+                Arena arena = Arena.ofConfined();
+                RawFrontEnd hostile = new RawFrontEnd(socket)) {
+            full.file().write(arena.allocateFrom(ValueLayout.JAVA_LONG, -2));
+            full.file().ioctl(FIONBIO, arena.allocateFrom(ValueLayout.JAVA_INT, 0));
+            hostile.send(VhostUser.SET_VRING_ERR, Message.u64(0), full.file());
+            hostile.prepareRing(memory.file(), kick);
+            hostile.send(VhostUser.SET_VRING_NUM, Message.state(0, 3)); // no power of two
+            kick.signal();
+            logged.await("broken");
+            hostile.send(VhostUser.GET_FEATURES, null);
+            hostile.receive().close();
+        }
         theNextIsServed();
     }
 

@@ -63,13 +63,18 @@ final class RawFrontEnd implements AutoCloseable {
 
     /** Sets up a ring in a file of its own and notifies. */
     void startRing(FileDescriptor file, EventFd kick) throws IOException {
+        prepareRing(file, kick);
+        kick.signal();
+    }
+
+    /** All of a ring but the kick that starts it. */
+    void prepareRing(FileDescriptor file, EventFd kick) throws IOException {
         send(VhostUser.SET_FEATURES, Message.u64(FEATURES));
         send(VhostUser.ADD_MEM_REG, region(0x10000, 65536, 0x10000, 0), file);
         send(VhostUser.SET_VRING_NUM, Message.state(0, 16));
         send(VhostUser.SET_VRING_ADDR, addr(0, 0x10000));
         send(VhostUser.SET_VRING_KICK, Message.u64(0), kick.file());
         send(VhostUser.SET_VRING_ENABLE, Message.state(0, 1));
-        kick.signal();
     }
 
     static ByteBuffer region(long guest, long size, long user, long offset) {
