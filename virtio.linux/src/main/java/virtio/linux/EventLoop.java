@@ -150,12 +150,10 @@ public final class EventLoop implements AutoCloseable {
         }
 
         /**
-         * Waits for the file no more. When it returns, the handler does not run and will not,
-         * unless it was called by the handler: so the caller holds no lock that the handler wants.
-         * Again is no error.
+         * Waits for the file no more, and gives up its hold on it; the handler may be running, and
+         * may be called once more. For who holds a lock that the handler wants.
          */
-        @Override
-        public void close() {
+        public void cancel() {
             synchronized (EventLoop.this) {
                 if (watches[(int) data] == this) {
                     put((int) data, null);
@@ -163,6 +161,16 @@ public final class EventLoop implements AutoCloseable {
                     file.release();
                 }
             }
+        }
+
+        /**
+         * Waits for the file no more. When it returns, the handler does not run and will not,
+         * unless it was called by the handler: so the caller holds no lock that the handler wants.
+         * Again is no error.
+         */
+        @Override
+        public void close() {
+            cancel();
             synchronized (this) {
                 ended = true;
             }

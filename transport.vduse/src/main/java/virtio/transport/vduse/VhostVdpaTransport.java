@@ -56,11 +56,17 @@ final class VhostVdpaTransport implements Transport {
     private static final int ADDRESS_SPACE = 0;
 
     /** A started queue's counters. */
-    private record Ring(EventFd kick, EventFd call) implements AutoCloseable {
-        static Ring create() throws LinuxException {
-            EventFd kick = EventFd.create();
+    private static final class Ring implements AutoCloseable {
+        final EventFd kick;
+        final EventFd call;
+
+        /** Null as long as nobody waits for calls. */
+        EventLoop.Watch watch;
+
+        Ring() throws LinuxException {
+            kick = EventFd.create();
             try {
-                return new Ring(kick, EventFd.create());
+                call = EventFd.create();
             } catch (LinuxException e) {
                 kick.close();
                 throw e;
@@ -69,6 +75,9 @@ final class VhostVdpaTransport implements Transport {
 
         @Override
         public void close() {
+            if (watch != null) {
+                watch.cancel();
+            }
             kick.close();
             call.close();
         }
@@ -359,7 +368,7 @@ final class VhostVdpaTransport implements Transport {
     }
 
     private void start(int queue, QueueLayout layout) throws LinuxException {
-        Ring ring = Ring.create();
+        Ring ring = new Ring();
         try {
             kernel.vringNum(queue, layout.size());
             kernel.vringBase(queue, packed ? PACKED_BASE : 0);
@@ -367,7 +376,11 @@ final class VhostVdpaTransport implements Transport {
                     queue, layout.descriptorArea(), layout.driverArea(), layout.deviceArea());
             kernel.vringCall(queue, ring.call);
             if (loop != null) {
-                loop.watch(ring.call.file(), FileDescriptor.IN, events -> used(queue, ring.call));
+                ring.watch =
+                        loop.watch(
+                                ring.call.file(),
+                                FileDescriptor.IN,
+                                events -> used(queue, ring.call));
             }
             kernel.vringKick(queue, ring.kick);
             kernel.vringEnable(queue, true);

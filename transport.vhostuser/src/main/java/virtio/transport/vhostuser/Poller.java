@@ -83,14 +83,19 @@ final class Poller implements AutoCloseable {
         }
     }
 
-    /** Reports what the back-end says about a ring, until its counters are closed. */
+    /** Reports what the back-end says about a ring, until that is closed. */
     void watch(int queue, Vring vring) throws VirtioException {
         if (loop == null) {
             return;
         }
         try {
-            loop.watch(vring.call.file(), FileDescriptor.IN, events -> used(queue, vring.call));
-            loop.watch(vring.err.file(), FileDescriptor.IN, events -> failed(vring.err));
+            vring.watched(
+                    loop.watch(
+                            vring.call.file(),
+                            FileDescriptor.IN,
+                            events -> used(queue, vring.call)));
+            vring.watched(
+                    loop.watch(vring.err.file(), FileDescriptor.IN, events -> failed(vring.err)));
         } catch (LinuxException e) {
             throw new VirtioException("queue " + queue + ": " + e.getMessage(), e);
         }

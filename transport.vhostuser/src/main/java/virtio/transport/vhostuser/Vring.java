@@ -2,11 +2,14 @@ package virtio.transport.vhostuser;
 
 import virtio.api.transport.QueueLayout;
 import virtio.linux.EventFd;
+import virtio.linux.EventLoop;
 import virtio.linux.LinuxException;
 import virtio.linux.Memory;
 
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteBuffer;
+import java.util.ArrayList;
+import java.util.List;
 
 /** A started ring at the front-end: where it lies, and the counters by which both ends notify. */
 final class Vring implements AutoCloseable {
@@ -18,6 +21,7 @@ final class Vring implements AutoCloseable {
     final EventFd call;
     final EventFd err;
     private final QueueLayout layout;
+    private final List<EventLoop.Watch> watches = new ArrayList<>();
 
     Vring(QueueLayout layout, boolean packed) throws LinuxException {
         this.layout = layout;
@@ -38,6 +42,11 @@ final class Vring implements AutoCloseable {
         kick = made[0];
         call = made[1];
         err = made[2];
+    }
+
+    /** What is to end with the ring. */
+    void watched(EventLoop.Watch watch) {
+        watches.add(watch);
     }
 
     /** The vring address description; a handle is the user address that is due here. */
@@ -76,6 +85,7 @@ final class Vring implements AutoCloseable {
 
     @Override
     public void close() {
+        watches.forEach(EventLoop.Watch::cancel);
         kick.close();
         call.close();
         err.close();

@@ -22,6 +22,7 @@ import virtio.api.map.MapOps;
 import virtio.api.transport.Export;
 import virtio.api.transport.QueueLayout;
 import virtio.api.transport.Transport;
+import virtio.linux.FileDescriptor;
 
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Files;
@@ -140,6 +141,7 @@ class LoopbackTest {
     void resetAndStartAgain() throws Exception {
         try (VhostUserExport _ = export();
                 TinyDisk disk = new TinyDisk(open())) {
+            int held = FileDescriptor.live();
             for (int i = 0; i < 3; i++) {
                 disk.write(i, MemorySegment.ofArray(new byte[512]));
                 disk.transport.status(0);
@@ -148,6 +150,8 @@ class LoopbackTest {
                 assertEquals(Features.NONE, device.accepted);
                 disk.start();
             }
+            Peers.await("the last ring", () -> device.running() == 1);
+            assertEquals(held, FileDescriptor.live(), "descriptors");
         }
     }
 
