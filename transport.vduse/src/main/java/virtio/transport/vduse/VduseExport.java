@@ -105,7 +105,7 @@ final class VduseExport implements Export {
             session.prepare(stateFolder, fresh);
             VduseExport export = new VduseExport(address, name, keep, kernel, session);
             session.start(export);
-            export.addToBus();
+            export.addToBus(fresh);
             return export;
         } catch (IOException | RuntimeException e) {
             if (session != null) {
@@ -173,7 +173,7 @@ final class VduseExport implements Export {
     }
 
     /** Where this user may not, somebody else can do it later. */
-    private void addToBus() throws IOException {
+    private void addToBus(boolean fresh) throws IOException {
         try {
             kernel.addToBus(name);
         } catch (LinuxException e) {
@@ -184,6 +184,13 @@ final class VduseExport implements Export {
                                 + " vdpa dev add name {1} mgmtdev vduse",
                         address,
                         name);
+            } else if (fresh && e.errno() == Errno.EEXIST) {
+                // Not ours to take off the bus again, either.
+                throw new VirtioException(
+                        "another vDPA device has that name on the bus: choose another name, or as"
+                                + " root, vdpa dev del "
+                                + name,
+                        e);
             } else if (e.errno() != Errno.EEXIST) {
                 throw e;
             }

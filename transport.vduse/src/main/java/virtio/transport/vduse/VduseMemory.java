@@ -30,14 +30,17 @@ final class VduseMemory implements DriverMemory, AutoCloseable {
             boolean write = (region.permission() & VduseDevice.ACCESS_WO) != 0;
             boolean read = (region.permission() & VduseDevice.ACCESS_RO) != 0;
             long bytes = region.last() - region.start() + 1;
-            Mapping mapping = Mapping.map(file, region.offset(), bytes, write);
-            return new Mapped(
-                    mapping,
-                    region.start(),
-                    region.last(),
-                    mapping.segment().address(),
-                    read,
-                    write);
+            long offset = region.offset();
+            // All of a file: a part could be neither mapped nor unmapped on huge pages, where a
+            // driver's memory begins in the middle of one. The kernel's own has no size.
+            long fileBytes = file.sizeBytes();
+            boolean all = offset >= 0 && bytes <= fileBytes - offset;
+            Mapping mapping =
+                    all
+                            ? Mapping.map(file, 0, fileBytes, write)
+                            : Mapping.map(file, offset, bytes, write);
+            long address = mapping.segment().address() + (all ? offset : 0);
+            return new Mapped(mapping, region.start(), region.last(), address, read, write);
         }
     }
 
@@ -131,8 +134,11 @@ final class VduseMemory implements DriverMemory, AutoCloseable {
         return found;
     }
 
-    /** Whether anything is mapped that meets the addresses from start to last, unsigned. */
-    boolean meets(long start, long last) {
+    /**
+     * Whether anything is mapped that meets the addresses from start to last, unsigned; what a
+     * queue is about to map, from before the kernel asked, counts.
+     */
+    synchronized boolean meets(long start, long last) {
         for (Mapped region : regions) {
             if (meets(region, start, last)) {
                 return true;

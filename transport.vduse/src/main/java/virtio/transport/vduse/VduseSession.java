@@ -90,15 +90,15 @@ final class VduseSession {
      * @param fresh a device just made; else one that somebody has left
      */
     void prepare(Path stateFolder, boolean fresh) throws IOException {
+        if (!fresh) {
+            // Before anything of it is touched, as another one's requests may be in flight.
+            checkSame();
+        }
         inflight = InflightFile.open(stateFolder, name, rings.length, device.maxQueueSize(), fresh);
         for (int queue = 0; queue < rings.length; queue++) {
             kernel.setUpQueue(queue, device.maxQueueSize());
         }
-        if (fresh) {
-            tellConfig();
-        } else {
-            checkSame();
-        }
+        tellConfig();
         epoll = Epoll.create(1);
         epoll.add(kernel.file(), FileDescriptor.IN, 0);
         thread = Thread.ofPlatform().name("virtio-" + address).daemon().unstarted(this::run);
@@ -106,19 +106,25 @@ final class VduseSession {
 
     /** A device that was found has as many queues as this one, and no less configuration. */
     private void checkSame() throws IOException {
+        if (!has(rings.length - 1) || has(rings.length)) {
+            throw another(null);
+        }
         try {
             tellConfig();
         } catch (LinuxException e) {
             throw another(e);
         }
-        boolean more = true;
+    }
+
+    private boolean has(int queue) throws LinuxException {
         try {
-            kernel.queueInfo(rings.length);
+            kernel.queueInfo(queue);
+            return true;
         } catch (LinuxException e) {
-            more = e.errno() != Errno.EINVAL;
-        }
-        if (more) {
-            throw another(null);
+            if (e.errno() == Errno.EINVAL) {
+                return false;
+            }
+            throw e;
         }
     }
 

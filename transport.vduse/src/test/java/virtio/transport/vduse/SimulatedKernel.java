@@ -11,6 +11,8 @@ import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.atomic.AtomicInteger;
 
@@ -27,6 +29,9 @@ final class SimulatedKernel implements Vduse {
 
     /** Whether the server may put devices on the bus. */
     volatile boolean mayManage = true;
+
+    /** Names on the bus of devices that are no VDUSE ones. */
+    final Set<String> others = ConcurrentHashMap.newKeySet();
 
     /** How much a driver may show to a device at once. */
     volatile long lockableBytes = Long.MAX_VALUE;
@@ -114,12 +119,18 @@ final class SimulatedKernel implements Vduse {
         if (!mayManage) {
             throw new LinuxException("vdpa dev add", name, Errno.EPERM);
         }
-        need(name).addToBus();
+        SimulatedVduse device = need(name);
+        if (others.contains(name)) {
+            throw new LinuxException("vdpa dev add", name, Errno.EEXIST);
+        }
+        device.addToBus();
     }
 
     @Override
     public void removeFromBus(String name) throws LinuxException {
-        need(name).removeFromBus();
+        if (!others.remove(name)) {
+            need(name).removeFromBus();
+        }
     }
 
     @Override

@@ -1,5 +1,6 @@
 package virtio.transport.vduse;
 
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
@@ -20,12 +21,14 @@ import virtio.api.transport.DriverMemory;
 import virtio.api.transport.Export;
 import virtio.api.transport.ExportedDevice;
 import virtio.api.transport.QueueLayout;
+import virtio.linux.FileDescriptor;
 import virtio.tck.TestDevice;
 
 import java.lang.foreign.ValueLayout;
 import java.lang.reflect.Proxy;
 import java.nio.file.Files;
 import java.util.List;
+import java.util.Set;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 
@@ -103,6 +106,43 @@ class VduseExportTest extends VduseEnds {
         notifies(second);
     }
 
+    /** Refusing a backend that is not the device's leaves all of the device's as it is. */
+    @Test
+    void aRefusedExportTouchesNothingOfTheDeviceThatIsThere() throws Exception {
+        TestDevice first = new TestDevice(3, 16);
+        export(VduseUnderTest.ADDRESS + ",keep", first);
+        open();
+        run();
+        mark(first, 77);
+        SimulatedVduse device = subject.kernel.device(VduseUnderTest.ADDRESS);
+        device.sever();
+        byte[] config = device.config();
+        for (int queues : new int[] {1, 4}) {
+            TestDevice other = new TestDevice(queues, 8);
+            other.changeConfig(0, 0x55);
+            VirtioException e =
+                    assertThrows(
+                            VirtioException.class, () -> export(VduseUnderTest.ADDRESS, other));
+            assertTrue(e.getMessage().contains("which is another one"), e.getMessage());
+        }
+        assertArrayEquals(config, device.config());
+        TestDevice second = new TestDevice(3, 16);
+        export(VduseUnderTest.ADDRESS, second);
+        assertEquals(77, mark(second, 78), "what the dead server had in flight");
+    }
+
+    @Test
+    void aNameThatAnotherDeviceHasOnTheBusIsRefused() throws Exception {
+        subject.kernel.others.add(VduseUnderTest.ADDRESS);
+        VirtioException e =
+                assertThrows(
+                        VirtioException.class,
+                        () -> export(VduseUnderTest.ADDRESS, new TestDevice(1, 8)));
+        assertTrue(e.getMessage().contains("another vDPA device has that name"), e.getMessage());
+        assertFalse(subject.kernel.exists(VduseUnderTest.ADDRESS));
+        assertEquals(Set.of(VduseUnderTest.ADDRESS), subject.kernel.others, "it stays");
+    }
+
     @Test
     void aDeviceWithMoreConfigurationIsAnotherOne() throws Exception {
         isAnotherOne(1, 8, new TestDevice(1, 16));
@@ -169,6 +209,19 @@ class VduseExportTest extends VduseEnds {
         mark(device, 77);
         run();
         assertEquals(0, mark(device, 1));
+    }
+
+    @Test
+    void aQueueThatStartsAgainAndAgainHoldsNoMoreDescriptors() throws Exception {
+        export(VduseUnderTest.ADDRESS, new TestDevice(1, 8));
+        open();
+        run();
+        run();
+        int before = FileDescriptor.live();
+        for (int i = 0; i < 5; i++) {
+            run();
+        }
+        assertEquals(before, FileDescriptor.live());
     }
 
     @Test
