@@ -92,7 +92,7 @@ final class Guest implements AutoCloseable {
     private final List<String> lines = new ArrayList<>();
     private final StringBuilder kernel = new StringBuilder();
     private final Image image;
-    private int limitSeconds = 240;
+    private int limitSeconds = 600;
     private Path work;
     private Process machine;
     private Thread reader;
@@ -207,7 +207,7 @@ final class Guest implements AutoCloseable {
         return this;
     }
 
-    /** How long it may take, 240 s if not said. */
+    /** How long it may take, 600 s if not said. */
     Guest limit(int seconds) {
         limitSeconds = seconds;
         return this;

@@ -42,7 +42,7 @@ class MmioIT {
 
     @BeforeAll
     static void boot() throws Exception {
-        guest = Guest.microvm("mmio").limit(600);
+        guest = Guest.microvm("mmio").limit(1200);
         for (int i = 0; i < DISKS; i++) {
             IMAGES[i] = Disks.fileSystem(folder.resolve("disk" + i), MEBIBYTES);
             SUMS[i] = Disks.sha256(IMAGES[i]);
@@ -93,7 +93,7 @@ class MmioIT {
                     load d4 --runtime=60 --count=4 --swap=pci:0000:00:01.0; \
                     attach mmio:0xfeb02400 --name=d5; \
                     load d5 --runtime=60 --count=2 --update=virtio.transport.mmio; \
-                    attach mmio:0xfeb02200 --name=d6; load d6 --runtime=5; ls" > /tmp/live
+                    attach mmio:0xfeb02200 --name=d6; load d6 --runtime=20; ls" > /tmp/live
                     local status=$?
                     cat /tmp/live
                     return $status

@@ -90,7 +90,7 @@ class PciIT {
                                 check faults sh -c "dmesg | grep -i dmar"
                                 """)
                         .file("/opt/probe/virtio/transport/pci/CutOff.class", probe())
-                        .limit(600)
+                        .limit(1200)
                         .run();
     }
 

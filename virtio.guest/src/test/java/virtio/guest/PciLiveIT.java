@@ -69,13 +69,13 @@ class PciLiveIT {
                         while [ -e $slot ]; do sleep 0.2; done && echo hot is away && \
                         while [ ! -e $slot/driver ]; do sleep 0.2; done && \
                         rebind pci 0000:01:00.0 vfio-pci && echo hot is bound &
-                        echo swapTimeoutMillis=15000 > /opt/virtio/conf/virtio.bus.cfg
+                        echo swapTimeoutMillis=40000 > /opt/virtio/conf/virtio.bus.cfg
                         check hot container "attach pci:0000:01:00.0 --name hot; \
-                        load hot --runtime=6; detach hot; \
+                        load hot --runtime=20; detach hot; \
                         attach pci:0000:01:00.0 --name lost; perf lost --runtime=200"
                         [ ! -e $slot ]
                         """)
-                .limit(600)
+                .limit(1200)
                 .boot();
         try {
             guest.await("grow attached");

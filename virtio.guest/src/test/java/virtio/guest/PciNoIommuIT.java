@@ -43,7 +43,7 @@ class PciNoIommuIT {
                                 check write container "attach pci:0000:00:04.0; \
                                 attach pci:0000:00:05.0; copy blk0 blk1; ring blk1 0"
                                 """)
-                        .limit(300)
+                        .limit(1200)
                         .run();
     }
 

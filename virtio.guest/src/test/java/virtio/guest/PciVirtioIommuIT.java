@@ -50,7 +50,7 @@ class PciVirtioIommuIT {
                                 perf blk1 --runtime=1 --mode=interrupt"
                                 check deaf container "attach pci:0000:00:06.0"
                                 """)
-                        .limit(300)
+                        .limit(1200)
                         .run();
     }
 

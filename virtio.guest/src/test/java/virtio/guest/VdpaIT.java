@@ -94,7 +94,7 @@ class VdpaIT {
                                 until_ok test -b /dev/vda
                                 check pinned sh -c "dd if=/dev/vda bs=1M count=1 | sha256sum"
                                 """)
-                        .limit(600)
+                        .limit(1200)
                         .run();
     }
 

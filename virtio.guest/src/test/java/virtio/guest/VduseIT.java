@@ -43,7 +43,7 @@ class VduseIT {
                         .program(RogueDriver.class)
                         .bundle(Mirror.class, "org.osgi.framework,virtio.api,virtio.api.net")
                         .job(SETUP + CONTAINERS + ROGUE + CARDS + KERNEL)
-                        .limit(600)
+                        .limit(1200)
                         .run();
     }
 
@@ -83,12 +83,12 @@ class VduseIT {
             grown() { tell d "show blk0" | grep -q 'capacity *2097152 bytes'; }
             check grown-ours until_ok grown
             check swap tell d "attach vhost-vdpa:moved --name=moved; \
-            load moved --runtime=3 --swap=vhost-user:/tmp/b.sock"
+            load moved --runtime=60 --count=3 --swap=vhost-user:/tmp/b.sock"
             # A load wants a blank disk.
             dd if=/dev/zero of=/tmp/blank.img bs=1M count=1 conv=notrunc
             other=vhost-user:/tmp/b.sock
             tell d "show moved" | grep -q "address *$other" && other=vhost-vdpa:moved
-            check back tell d "load moved --runtime=3 --swap=$other; detach moved"
+            check back tell d "load moved --runtime=60 --count=2 --swap=$other; detach moved"
             kill -STOP $(cat /run/s.pid)
             (sleep 3; kill -CONT $(cat /run/s.pid)) &
             check late tell d "attach vhost-vdpa:victim --name=late; detach late"

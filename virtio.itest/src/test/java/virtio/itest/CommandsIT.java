@@ -17,8 +17,6 @@ import java.util.concurrent.TimeUnit;
 /** The distribution as people start it. */
 @Timeout(value = 120, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
 class CommandsIT {
-    private static final int DEMO_SECONDS = 30;
-
     @TempDir Path folder;
 
     @Test
@@ -149,14 +147,9 @@ class CommandsIT {
     }
 
     @Test
-    void theDemoEndsWellInTime() throws Exception {
-        Distribution.commands("ls"); // The first start prepares the JVM's cache.
-        long start = System.nanoTime();
-        Distribution.Outcome outcome = Distribution.run(90, "", "demo");
-        long seconds = TimeUnit.NANOSECONDS.toSeconds(System.nanoTime() - start);
+    void theDemoLosesNothing() throws Exception {
+        Distribution.Outcome outcome = Distribution.run(300, "", "demo");
         assertEquals(0, outcome.exit(), outcome.err());
-        System.out.println(outcome.out() + "the demo took " + seconds + " s");
         assertTrue(outcome.out().contains("none lost"), outcome.out());
-        assertTrue(seconds < DEMO_SECONDS, "took " + seconds + " s");
     }
 }

@@ -25,6 +25,7 @@ import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.IntStream;
 
 /** A backend as the device end of a transport sees it. */
+@Tag("unchecked")
 @Timeout(60)
 class ExportedBackendTest {
     private final EchoBackend backend = new EchoBackend(1000, new AtomicInteger());
@@ -134,6 +135,7 @@ class ExportedBackendTest {
         try (Rig rig = Rig.complete()) {
             rig.bus.attach("loop:a", null);
             ExportedDevice device = rig.loop.windows.get("a").device;
+            rig.loop.windows.get("a").settle();
             EchoBackend served = rig.backend.last;
             served.hold();
             CompletableFuture<Long> answer = rig.driver.last.ask(1);

@@ -24,6 +24,7 @@ import java.util.List;
 import java.util.stream.IntStream;
 
 /** The initialisation sequence, as the device sees it. */
+@Tag("unchecked")
 @Timeout(60)
 class NegotiationTest {
     private static final List<String> TO_FEATURES =

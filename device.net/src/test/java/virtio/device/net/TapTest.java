@@ -91,7 +91,8 @@ class TapTest {
         try {
             int tries = 0;
             while (in(0, "iperf3", "-c", "10.9.8.2", "-t", "3") != 0) {
-                assertTrue(tries++ < 5, "iperf3 through the switch");
+                assertTrue(tries++ < 20, "iperf3 through the switch");
+                Thread.sleep(500); // It may not listen yet.
             }
         } finally {
             server.destroyForcibly().waitFor();

@@ -141,7 +141,8 @@ final class BackEndRings {
             ring.deafen();
             try {
                 ring.stop();
-            } catch (IllegalStateException e) {
+            } catch (IllegalStateException | InternalError e) {
+                // The error: of an access to what was cut off, said a moment after it.
                 stopped = false;
                 LOG.log(
                         Level.ERROR,
