@@ -53,7 +53,7 @@ class LoopbackTest {
     }
 
     private VhostUserExport export() throws VirtioException {
-        return new VhostUserExport("vhost-user:" + socket, socket, Features.NONE, device);
+        return new VhostUserExport("vhost-user:" + socket, socket, Features.NONE, device, _ -> {});
     }
 
     private VhostUserTransport open() throws VirtioException {
@@ -299,7 +299,11 @@ class LoopbackTest {
                         VirtioException.class,
                         () ->
                                 new VhostUserExport(
-                                        "x", folder.resolve("a/b.sock"), Features.NONE, device));
+                                        "x",
+                                        folder.resolve("a/b.sock"),
+                                        Features.NONE,
+                                        device,
+                                        _ -> {}));
         assertTrue(noFolder.getMessage().contains("no such folder"), noFolder.getMessage());
     }
 }
