@@ -16,6 +16,7 @@ import org.osgi.framework.Bundle;
 import virtio.api.block.BlockDevice;
 import virtio.api.status.DeviceSnapshot;
 import virtio.api.status.DeviceSnapshot.State;
+import virtio.tck.TestDevice;
 
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Files;
@@ -176,6 +177,25 @@ public class BundlesIT extends ContainerTest {
         Wait.until("5 swaps", () -> container.snapshot("blk0").swaps() == 5);
         DeviceSnapshot device = container.snapshot("blk0");
         assertNull(device.queues().getFirst().broken());
+    }
+
+    @Test
+    void aTransportThatStopsLeavesNothingOfItsExports() throws Exception {
+        String address = "vhost-user:" + folder.resolve("core.sock");
+        container.declareExport("ram:1MiB", address);
+        Wait.until("the export", () -> Files.exists(folder.resolve("core.sock")));
+        // Somebody's who does not close it, as the core does.
+        Path foreign = folder.resolve("foreign.sock");
+        container.exporter("vhost-user").export(foreign.toString(), new TestDevice(1, 8));
+        container.bundle(Container.VHOST_USER).stop();
+        Container.nothingIsHeld();
+        assertFalse(Files.exists(foreign));
+        assertTrue(
+                Container.threads().stream().noneMatch(name -> name.startsWith("virtio-vhost")),
+                () -> Container.threads().toString());
+        assertNotNull(container.bus().exports().getFirst().reason());
+        container.bundle(Container.VHOST_USER).start();
+        Wait.until("the export", () -> container.bus().exports().getFirst().reason() == null);
     }
 
     @Test

@@ -13,6 +13,7 @@ import virtio.api.VirtioDevice;
 import virtio.api.block.BlockDevice;
 import virtio.api.net.NetDevice;
 import virtio.api.status.DeviceSnapshot;
+import virtio.api.transport.Exporter;
 import virtio.linux.FileDescriptor;
 import virtio.linux.Mapping;
 
@@ -137,6 +138,18 @@ final class Container {
         return found.getFirst();
     }
 
+    /** The device end of the transport of that name. */
+    Exporter exporter(String name) throws Exception {
+        for (ServiceReference<Exporter> reference :
+                context.getServiceReferences(Exporter.class, null)) {
+            Exporter exporter = context.getService(reference);
+            if (exporter.name().equals(name)) {
+                return exporter;
+            }
+        }
+        throw new AssertionError("no exporter " + name);
+    }
+
     VirtioBus bus() throws Exception {
         return service(VirtioBus.class);
     }
@@ -228,7 +241,7 @@ final class Container {
         return Mapping.live() + FileDescriptor.live();
     }
 
-    private static List<String> threads() {
+    static List<String> threads() {
         return Thread.getAllStackTraces().keySet().stream()
                 .map(Thread::getName)
                 .filter(name -> name.startsWith("virtio-"))

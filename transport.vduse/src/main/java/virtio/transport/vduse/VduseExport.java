@@ -19,6 +19,7 @@ import java.lang.System.Logger.Level;
 import java.nio.file.Path;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
+import java.util.function.Consumer;
 
 /** A VDUSE device: made or found, put on the bus, and served by a {@link VduseSession}. */
 final class VduseExport implements Export {
@@ -61,16 +62,23 @@ final class VduseExport implements Export {
     private final boolean keep;
     private final Vduse kernel;
     private final VduseSession session;
+    private final Consumer<VduseExport> onClose;
     private final CountDownLatch left = new CountDownLatch(1);
     private boolean closed;
 
     private VduseExport(
-            String address, String name, boolean keep, Vduse kernel, VduseSession session) {
+            String address,
+            String name,
+            boolean keep,
+            Vduse kernel,
+            VduseSession session,
+            Consumer<VduseExport> onClose) {
         this.address = address;
         this.name = name;
         this.keep = keep;
         this.kernel = kernel;
         this.session = session;
+        this.onClose = onClose;
     }
 
     /**
@@ -78,6 +86,7 @@ final class VduseExport implements Export {
      *
      * @param address whole, for people
      * @param offered of {@link #carried}
+     * @param onClose told when it begins to close
      * @throws VirtioException in one sentence that says what to do
      */
     static VduseExport open(
@@ -87,7 +96,8 @@ final class VduseExport implements Export {
             Features offered,
             Vduse kernel,
             Path stateFolder,
-            ExportedDevice device)
+            ExportedDevice device,
+            Consumer<VduseExport> onClose)
             throws VirtioException {
         boolean fresh = !kernel.exists(name);
         VduseSession session = null;
@@ -103,7 +113,7 @@ final class VduseExport implements Export {
             VduseDevice opened = kernel.open(name, device.queueCount());
             session = new VduseSession(address, name, device, opened);
             session.prepare(stateFolder, fresh);
-            VduseExport export = new VduseExport(address, name, keep, kernel, session);
+            VduseExport export = new VduseExport(address, name, keep, kernel, session, onClose);
             session.start(export);
             export.addToBus(fresh);
             return export;
@@ -116,7 +126,7 @@ final class VduseExport implements Export {
                 destroy(kernel, address, name, session);
             } else if (isGivenUp(e)) {
                 replace(address, name, kernel);
-                return open(address, name, keep, offered, kernel, stateFolder, device);
+                return open(address, name, keep, offered, kernel, stateFolder, device, onClose);
             }
             throw new VirtioException(address + ": " + unavailable(e), e);
         }
@@ -242,6 +252,7 @@ final class VduseExport implements Export {
             return;
         }
         closed = true;
+        onClose.accept(this);
         if (keep) {
             session.end();
             return;

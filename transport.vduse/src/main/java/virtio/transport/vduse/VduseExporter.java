@@ -2,6 +2,7 @@ package virtio.transport.vduse;
 
 import org.osgi.service.component.annotations.Activate;
 import org.osgi.service.component.annotations.Component;
+import org.osgi.service.component.annotations.Deactivate;
 import org.osgi.service.metatype.annotations.AttributeDefinition;
 import org.osgi.service.metatype.annotations.Designate;
 import org.osgi.service.metatype.annotations.ObjectClassDefinition;
@@ -16,6 +17,8 @@ import virtio.linux.Linux;
 
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.regex.Pattern;
 
 /**
@@ -52,6 +55,7 @@ public final class VduseExporter implements Exporter {
         String stateFolder() default "/run/virtio";
     }
 
+    private final Set<VduseExport> exports = ConcurrentHashMap.newKeySet();
     private final Vduse kernel;
     private final Path stateFolder;
 
@@ -98,6 +102,16 @@ public final class VduseExporter implements Exporter {
         Features held = options.contains(SPLIT) ? Features.of(Feature.RING_PACKED) : Features.NONE;
         Features offered = VduseExport.carried(device).andNot(held);
         boolean keep = options.contains(KEEP);
-        return VduseExport.open(whole, name, keep, offered, kernel, stateFolder, device);
+        VduseExport export =
+                VduseExport.open(
+                        whole, name, keep, offered, kernel, stateFolder, device, exports::remove);
+        exports.add(export);
+        return export;
+    }
+
+    /** Closes all exports that are left. */
+    @Deactivate
+    void close() {
+        exports.forEach(VduseExport::close);
     }
 }

@@ -144,6 +144,22 @@ class VduseExportTest extends VduseEnds {
     }
 
     @Test
+    void anExporterThatStopsTakesItsDevicesAwayButThoseThatAreKept() throws Exception {
+        List<Integer> before = VduseUnderTest.live();
+        Export export = export(VduseUnderTest.ADDRESS, new TestDevice(1, 8));
+        subject.exporter.close();
+        assertFalse(subject.kernel.exists(VduseUnderTest.ADDRESS));
+        assertEquals(before, VduseUnderTest.live());
+        export(VduseUnderTest.ADDRESS + ",keep", new TestDevice(1, 8));
+        export.close();
+        subject.exporter.close();
+        assertTrue(subject.kernel.exists(VduseUnderTest.ADDRESS));
+        export(VduseUnderTest.ADDRESS, new TestDevice(1, 8));
+        subject.exporter.close();
+        assertFalse(subject.kernel.exists(VduseUnderTest.ADDRESS));
+    }
+
+    @Test
     void aDeviceWithMoreConfigurationIsAnotherOne() throws Exception {
         isAnotherOne(1, 8, new TestDevice(1, 16));
     }

@@ -29,7 +29,7 @@ final class VduseUnderTest implements TransportUnderTest {
     final SimulatedKernel kernel = new SimulatedKernel();
     final Path folder;
     private final VhostVdpaProvider provider;
-    private final VduseExporter exporter;
+    final VduseExporter exporter;
     private final VhostVdpaMapOps mapOps = new VhostVdpaMapOps();
 
     VduseUnderTest() {

@@ -15,6 +15,7 @@ import java.lang.System.Logger;
 import java.lang.System.Logger.Level;
 import java.nio.file.Path;
 import java.util.concurrent.locks.LockSupport;
+import java.util.function.Consumer;
 
 /** A device on a socket: one front-end after the other, each a {@link BackEnd} of its own. */
 final class VhostUserExport implements Export {
@@ -25,6 +26,7 @@ final class VhostUserExport implements Export {
     private final String address;
     private final Features without;
     private final ExportedDevice device;
+    private final Consumer<VhostUserExport> onClose;
     private final UnixListener listener;
     private final Thread thread;
     private volatile BackEnd served;
@@ -34,12 +36,19 @@ final class VhostUserExport implements Export {
      * Makes the socket.
      *
      * @param without features that front-ends are not offered
+     * @param onClose told when it begins to close
      */
-    VhostUserExport(String address, Path path, Features without, ExportedDevice device)
+    VhostUserExport(
+            String address,
+            Path path,
+            Features without,
+            ExportedDevice device,
+            Consumer<VhostUserExport> onClose)
             throws VirtioException {
         this.address = address;
         this.without = without;
         this.device = device;
+        this.onClose = onClose;
         try {
             listener = UnixListener.listen(path);
         } catch (IOException e) {
@@ -132,6 +141,7 @@ final class VhostUserExport implements Export {
     @Override
     public void close() {
         closed = true;
+        onClose.accept(this);
         listener.close();
         BackEnd now = served;
         if (now != null) {

@@ -1,6 +1,7 @@
 package virtio.transport.vhostuser;
 
 import org.osgi.service.component.annotations.Component;
+import org.osgi.service.component.annotations.Deactivate;
 
 import virtio.api.DeviceType;
 import virtio.api.VirtioException;
@@ -8,6 +9,9 @@ import virtio.api.transport.Export;
 import virtio.api.transport.ExportedDevice;
 import virtio.api.transport.Exporter;
 import virtio.linux.Linux;
+
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
 
 /**
  * Offers devices to vhost-user front-ends; the address is the path of a socket that is made, with
@@ -17,6 +21,8 @@ import virtio.linux.Linux;
  */
 @Component
 public final class VhostUserExporter implements Exporter {
+    private final Set<VhostUserExport> exports = ConcurrentHashMap.newKeySet();
+
     @Override
     public String name() {
         return VhostUser.NAME;
@@ -35,10 +41,20 @@ public final class VhostUserExporter implements Exporter {
                             .formatted(
                                     VhostUser.NAME, address, DeviceType.name(device.deviceType())));
         }
-        return new VhostUserExport(
-                VhostUser.NAME + ":" + address,
-                parsed.path(),
-                parsed.without(device.deviceType()),
-                device);
+        VhostUserExport export =
+                new VhostUserExport(
+                        VhostUser.NAME + ":" + address,
+                        parsed.path(),
+                        parsed.without(device.deviceType()),
+                        device,
+                        exports::remove);
+        exports.add(export);
+        return export;
+    }
+
+    /** Closes all exports that are left. */
+    @Deactivate
+    void close() {
+        exports.forEach(VhostUserExport::close);
     }
 }

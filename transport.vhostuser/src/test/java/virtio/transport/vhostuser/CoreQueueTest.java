@@ -60,7 +60,7 @@ class CoreQueueTest {
         // Of any number.
         int size = features.has(Feature.RING_PACKED) ? 63 : 64;
         Path socket = folder.resolve("x.sock");
-        try (VhostUserExport _ = new VhostUserExport("x", socket, Features.NONE, device);
+        try (VhostUserExport _ = new VhostUserExport("x", socket, Features.NONE, device, _ -> {});
                 VhostUserTransport transport =
                         new VhostUserTransport(
                                 new VhostUserProvider.Device(

@@ -53,7 +53,8 @@ class HostileFrontEndTest {
         socket = folder.resolve("x.sock");
         before = Peers.live();
         logged = new Logged();
-        export = new VhostUserExport("vhost-user:" + socket, socket, Features.NONE, device);
+        export =
+                new VhostUserExport("vhost-user:" + socket, socket, Features.NONE, device, _ -> {});
     }
 
     @AfterEach

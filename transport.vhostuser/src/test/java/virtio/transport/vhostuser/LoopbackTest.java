@@ -54,7 +54,7 @@ class LoopbackTest {
     }
 
     private VhostUserExport export() throws VirtioException {
-        return new VhostUserExport("vhost-user:" + socket, socket, Features.NONE, device);
+        return new VhostUserExport("vhost-user:" + socket, socket, Features.NONE, device, _ -> {});
     }
 
     private VhostUserTransport open() throws VirtioException {
@@ -303,7 +303,11 @@ class LoopbackTest {
                         VirtioException.class,
                         () ->
                                 new VhostUserExport(
-                                        "x", folder.resolve("a/b.sock"), Features.NONE, device));
+                                        "x",
+                                        folder.resolve("a/b.sock"),
+                                        Features.NONE,
+                                        device,
+                                        _ -> {}));
         assertTrue(noFolder.getMessage().contains("no such folder"), noFolder.getMessage());
     }
 }

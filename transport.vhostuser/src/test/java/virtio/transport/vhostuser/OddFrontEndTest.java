@@ -33,7 +33,8 @@ class OddFrontEndTest {
         Path socket = folder.resolve("x.sock");
         before = Peers.live();
         export =
-                new VhostUserExport("vhost-user:" + socket, socket, Features.NONE, new RamDevice());
+                new VhostUserExport(
+                        "vhost-user:" + socket, socket, Features.NONE, new RamDevice(), _ -> {});
         driver = new Connection(UnixSocket.connect(socket, 1000));
     }
 

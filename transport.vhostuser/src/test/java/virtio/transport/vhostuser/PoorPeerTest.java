@@ -45,7 +45,7 @@ class PoorPeerTest {
     private void against(long features, long protocol, Try body) throws Exception {
         Path rich = folder.resolve("rich.sock");
         Path poor = folder.resolve("poor.sock");
-        try (VhostUserExport _ = new VhostUserExport("rich", rich, Features.NONE, device);
+        try (VhostUserExport _ = new VhostUserExport("rich", rich, Features.NONE, device, _ -> {});
                 MaskingProxy _ = new MaskingProxy(poor, rich, features, protocol);
                 TinyDisk disk = new TinyDisk(open(poor, DeviceType.BLOCK))) {
             body.run(disk);

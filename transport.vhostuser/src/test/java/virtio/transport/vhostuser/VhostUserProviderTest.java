@@ -1,6 +1,7 @@
 package virtio.transport.vhostuser;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
@@ -14,9 +15,12 @@ import org.junit.jupiter.params.provider.CsvSource;
 import virtio.api.Features;
 import virtio.api.VirtioException;
 import virtio.api.transport.Candidate;
+import virtio.api.transport.Export;
+import virtio.api.transport.Transport;
 import virtio.linux.Memory;
 import virtio.linux.UnixListener;
 
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 
@@ -90,10 +94,29 @@ class VhostUserProviderTest {
     }
 
     @Test
+    void anExporterThatStopsLeavesNothing() throws Exception {
+        List<Integer> before = Peers.live();
+        VhostUserExporter exporter = new VhostUserExporter();
+        Path socket = folder.resolve("driven.sock");
+        exporter.export(socket.toString(), new RamDevice());
+        Export closed = exporter.export(folder.resolve("closed.sock").toString(), new RamDevice());
+        closed.close();
+        try (Transport transport = provider().open(socket.toString())) {
+            exporter.close();
+            assertThrows(VirtioException.class, () -> transport.readConfig(0, new byte[8]));
+        }
+        exporter.close();
+        closed.close();
+        assertEquals(before, Peers.live());
+        assertFalse(Files.exists(socket));
+    }
+
+    @Test
     void memoryThatCannotBeHadIsAnError() throws Exception {
         Path socket = folder.resolve("x.sock");
         List<Integer> before = Peers.live();
-        try (VhostUserExport _ = new VhostUserExport("x", socket, Features.NONE, new RamDevice())) {
+        try (VhostUserExport _ =
+                new VhostUserExport("x", socket, Features.NONE, new RamDevice(), _ -> {})) {
             // Pages of a size that no machine has.
             VhostUserProvider huge = new VhostUserProvider(1 << 20, 8192, 1000, List.of());
             VirtioException e =

@@ -4,7 +4,13 @@ import org.osgi.annotation.versioning.ConsumerType;
 
 import virtio.api.VirtioException;
 
-/** Offers devices to drivers of others; a service of a transport that has a device end. */
+/**
+ * Offers devices to drivers of others; a service of a transport that has a device end.
+ *
+ * <p>When the service goes, the core closes its exports before the unregistration returns, unless
+ * they take longer than the operator lets it wait. A transport that stops closes those that are
+ * left. Thread-safe.
+ */
 @ConsumerType
 public interface Exporter {
     /** The part of an address before the first colon, as for {@link TransportProvider#name}. */

@@ -10,7 +10,9 @@ import java.util.List;
  * Opens devices of one kind of transport; a service, one per transport bundle, which also registers
  * its {@link virtio.api.map.MapOps}.
  *
- * <p>Thread-safe.
+ * <p>When the service goes, the core lets go of its devices before the unregistration returns,
+ * unless they take longer than the operator lets it wait; a device end in the same bundle goes as
+ * {@link Exporter} says. Thread-safe.
  */
 @ConsumerType
 public interface TransportProvider {
