@@ -171,6 +171,15 @@ class RegionPoolTest {
     }
 
     @Test
+    void whatIsLargerThanTheRegionHasNoRoom() {
+        for (long size : new long[] {(1 << 20) + 1, Long.MAX_VALUE - 4095, Long.MAX_VALUE}) {
+            assertNull(pool.alloc(size));
+        }
+        CoherentMemory all = pool.alloc((1 << 20) - BOUNCE);
+        pool.free(all);
+    }
+
+    @Test
     void randomUseNeitherLeaksNorFragments() {
         Random random = new Random(6);
         MemorySegment page = MemorySegment.ofArray(new byte[1 << 16]);
