@@ -159,7 +159,11 @@ public final class CopyingMapOps implements MapOps {
                     mapHandle, size, direction, mapped.size(), mapped.direction());
         }
         if (mapped.direction().fromDevice() && (attrs & SKIP_CPU_SYNC) == 0) {
-            copyToDriver(mapped, mapHandle, mapped.size());
+            try {
+                copyToDriver(mapped, mapHandle, mapped.size());
+            } catch (IllegalStateException | WrongThreadException e) {
+                // Closed meanwhile, or another thread's: it is lost.
+            }
         }
         mappings.remove(mapHandle);
         mapped.at().segment().fill(STALE);

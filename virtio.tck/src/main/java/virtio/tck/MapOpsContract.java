@@ -129,6 +129,15 @@ public abstract class MapOpsContract extends Contract {
     }
 
     @Test
+    void whatWasWrittenToAClosedSegmentIsLost() {
+        Arena arena = Arena.ofShared();
+        MemorySegment segment = arena.allocate(700);
+        long handle = map(segment, Direction.FROM_DEVICE);
+        arena.close();
+        mapping.unmap(handle, 700, Direction.FROM_DEVICE);
+    }
+
+    @Test
     void readOnlyMemoryCanBeReadByTheDevice() {
         MemorySegment segment = heap(600, 1);
         long handle = map(segment.asReadOnly(), Direction.TO_DEVICE);

@@ -12,6 +12,7 @@ import virtio.api.map.DeviceMapping;
 import virtio.api.map.Direction;
 import virtio.api.map.MapOps;
 
+import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
@@ -49,6 +50,16 @@ class CopyingMapOpsTest {
         mapping.unmap(handle, 20, Direction.FROM_DEVICE);
         assertEquals(9, buffer.get(BYTE, 29));
         assertEquals(0, buffer.get(BYTE, 30));
+    }
+
+    @Test
+    void whatWasWrittenToAClosedSegmentIsLost() {
+        Arena arena = Arena.ofShared();
+        long handle = mapping.map(arena.allocate(20), 0, 20, Direction.FROM_DEVICE);
+        arena.close();
+        mapping.unmap(handle, 20, Direction.FROM_DEVICE);
+        assertEquals(0, ops.live());
+        assertEquals(List.of(), ops.violations());
     }
 
     @Test

@@ -56,7 +56,10 @@ final class AsyncRequests {
                     switch (result) {
                         case BlockQueue.UNSUPPORTED -> "the device does not support it";
                         case BlockQueue.GONE -> gone;
-                        default -> "the device reports an I/O error";
+                        default ->
+                                request.data != null && !request.data.scope().isAlive()
+                                        ? "its memory was closed"
+                                        : "the device reports an I/O error";
                     };
             request.future.completeExceptionally(
                     new VirtioException(

@@ -39,6 +39,9 @@ final class BlkDevice implements BlockDevice, VirtioDriver.Bound {
     private static final long ID_TIMEOUT_MILLIS = 5000;
     private static final System.Logger LOG = System.getLogger(BlkDevice.class.getPackageName());
 
+    /** Has no memory of its own. */
+    private static final Thread ANOTHER = Thread.ofVirtual().unstarted(() -> {});
+
     private record Allocation(DeviceMapping mapping, CoherentMemory memory) {
         void free() {
             mapping.free(memory);
@@ -198,7 +201,7 @@ final class BlkDevice implements BlockDevice, VirtioDriver.Bound {
 
     @Override
     public CompletableFuture<Void> write(long offset, MemorySegment from) {
-        checkWrite(offset, from.byteSize());
+        checkWrite(offset, from);
         return add(BlockRequest.OUT, 0, offset, from.byteSize(), from);
     }
 
@@ -257,7 +260,22 @@ final class BlkDevice implements BlockDevice, VirtioDriver.Bound {
         if (into.isReadOnly()) {
             throw new IllegalArgumentException("read into a read-only segment");
         }
+        checkShared(into);
         checkRange(offset, into.byteSize());
+    }
+
+    void checkWrite(long offset, MemorySegment from) {
+        checkShared(from);
+        checkWrite(offset, from.byteSize());
+    }
+
+    /** Whoever finds the ring in use or a request done copies for others, on any thread. */
+    private static void checkShared(MemorySegment data) {
+        if (!data.isAccessibleBy(ANOTHER)) {
+            throw new IllegalArgumentException(
+                    "%d bytes that one thread alone may access, every thread must be allowed to"
+                            .formatted(data.byteSize()));
+        }
     }
 
     void checkWrite(long offset, long length) {

@@ -87,7 +87,7 @@ final class BlkQueue implements BlockQueue {
 
     @Override
     public boolean write(long offset, MemorySegment from, long token) {
-        ring.device().checkWrite(offset, from.byteSize());
+        ring.device().checkWrite(offset, from);
         return prepare(BlockRequest.OUT, 0, offset, from.byteSize(), from, token) >= 0;
     }
 
@@ -286,10 +286,20 @@ final class BlkQueue implements BlockQueue {
         sent[request] += bytes;
     }
 
-    /** The device is done with a part; the first error is the request's. */
-    void partDone(int request, int result) {
-        if (result != OK && results[request] == OK) {
+    /** The first error is the request's. */
+    void fail(int request, int result) {
+        if (results[request] == OK) {
             results[request] = result;
+        }
+    }
+
+    /** The device is done with a part. */
+    void partDone(int request, int result) {
+        if (result != OK) {
+            fail(request, result);
+        } else if (types[request] == BlockRequest.IN && !segments[request].scope().isAlive()) {
+            // It was closed meanwhile, so nothing was copied to it.
+            fail(request, IO_ERROR);
         }
         if (--parts[request] == 0 && !isQueued[request]) {
             finish(request, results[request]);

@@ -23,6 +23,7 @@ final class RequestQueue {
     private static final long RETRY_MILLIS = 1;
     private static final long FROZEN_NANOS = 50_000;
     private static final int SPINS = 200;
+    private static final System.Logger LOG = System.getLogger(RequestQueue.class.getName());
     private static final VarHandle LOCKED;
 
     static {
@@ -79,35 +80,49 @@ final class RequestQueue {
     BlkQueue open(int depth) {
         BlkQueue user = new BlkQueue(this, depth);
         lock();
-        users = Arrays.copyOf(users, users.length + 1);
-        users[users.length - 1] = user;
-        unlock();
+        try {
+            users = Arrays.copyOf(users, users.length + 1);
+            users[users.length - 1] = user;
+        } finally {
+            unlock();
+        }
         return user;
     }
 
     void leave(BlkQueue user) {
         lock();
-        users = Arrays.stream(users).filter(u -> u != user).toArray(BlkQueue[]::new);
-        unlock();
+        try {
+            users = Arrays.stream(users).filter(u -> u != user).toArray(BlkQueue[]::new);
+        } finally {
+            unlock();
+        }
     }
 
     void submit(BlkQueue user) {
         lock();
-        user.publish();
-        send();
-        unlock();
+        try {
+            user.publish();
+            send();
+        } finally {
+            unlock();
+        }
     }
 
     int poll(BlkQueue user, long[] tokens, int[] results) {
+        int count;
+        boolean idle;
         lock();
-        if (callbacks && waiters == 0 && async.idle() && slots != null) {
-            slots.vq.disableCallback();
-            callbacks = false;
+        try {
+            if (callbacks && waiters == 0 && async.idle() && slots != null) {
+                slots.vq.disableCallback();
+                callbacks = false;
+            }
+            step();
+            count = user.collect(tokens, results);
+            idle = count == 0 && (slots == null || draining);
+        } finally {
+            unlock();
         }
-        step();
-        int count = user.collect(tokens, results);
-        boolean idle = count == 0 && (slots == null || draining);
-        unlock();
         if (idle) {
             // Who polls a frozen device would take the processor from those who bring it back.
             LockSupport.parkNanos(FROZEN_NANOS);
@@ -118,33 +133,42 @@ final class RequestQueue {
     /** Collects, or leaves the caller's thread to be unparked when there is something. */
     int await(BlkQueue user, long[] tokens, int[] results, boolean wait) {
         lock();
-        user.stopWaiting();
-        step();
-        int count = user.collect(tokens, results);
-        if (count == 0 && wait) {
-            user.startWaiting();
-            enableCallbacks();
-            count = user.collect(tokens, results);
-            if (count != 0) {
-                user.stopWaiting();
+        try {
+            user.stopWaiting();
+            step();
+            int count = user.collect(tokens, results);
+            if (count == 0 && wait) {
+                user.startWaiting();
+                enableCallbacks();
+                count = user.collect(tokens, results);
+                if (count != 0) {
+                    user.stopWaiting();
+                }
             }
+            return count;
+        } finally {
+            unlock();
         }
-        unlock();
-        return count;
     }
 
     void stopWaiting(BlkQueue user) {
         lock();
-        user.stopWaiting();
-        unlock();
+        try {
+            user.stopWaiting();
+        } finally {
+            unlock();
+        }
     }
 
     void add(AsyncRequests.Request request) {
         lock();
-        async.add(request);
-        send();
-        enableCallbacks();
-        unlock();
+        try {
+            async.add(request);
+            send();
+            enableCallbacks();
+        } finally {
+            unlock();
+        }
     }
 
     // What the device calls.
@@ -152,11 +176,14 @@ final class RequestQueue {
     /** The device used buffers; on a thread of the transport. */
     void used(Virtqueue queue) {
         lock();
-        if (slots != null && slots.vq == queue) {
-            step();
-            enableCallbacks();
+        try {
+            if (slots != null && slots.vq == queue) {
+                step();
+                enableCallbacks();
+            }
+        } finally {
+            unlock();
         }
-        unlock();
     }
 
     // The life of the virtqueue.
@@ -164,50 +191,64 @@ final class RequestQueue {
     /** Sends no more; {@link #drained} says when the device has nothing left. */
     void drain() {
         lock();
-        draining = true;
-        unlock();
+        try {
+            draining = true;
+        } finally {
+            unlock();
+        }
     }
 
     /** Whether nothing is in flight, or nothing more can be expected. */
     boolean drained() {
         lock();
-        harvest();
-        boolean drained = slots == null || slots.empty() || slots.vq.broken() != null;
-        unlock();
-        return drained;
+        try {
+            harvest();
+            return slots == null || slots.empty() || slots.vq.broken() != null;
+        } finally {
+            unlock();
+        }
     }
 
     /** Forgets the virtqueue; what it had not answered is to be sent again. */
     void freeze() {
         lock();
-        harvest();
-        if (slots != null) {
-            slots.recall();
-            slots = null;
+        try {
+            harvest();
+            if (slots != null) {
+                slots.recall();
+                slots = null;
+            }
+            callbacks = false;
+        } finally {
+            unlock();
         }
-        callbacks = false;
-        unlock();
     }
 
     /** Takes a virtqueue that is ready and sends what waits. */
     void resume(Slots ready) {
         lock();
-        slots = ready;
-        draining = false;
-        gone = null;
-        starvedSince = 0;
-        slots.vq.disableCallback();
-        send();
-        enableCallbacks();
-        unlock();
+        try {
+            slots = ready;
+            draining = false;
+            gone = null;
+            starvedSince = 0;
+            slots.vq.disableCallback();
+            send();
+            enableCallbacks();
+        } finally {
+            unlock();
+        }
     }
 
     /** Ends everything, and what comes from here on, as {@link BlockQueue#GONE}. */
     void abandon(String reason) {
         lock();
-        gone = reason;
-        send();
-        unlock();
+        try {
+            gone = reason;
+            send();
+        } finally {
+            unlock();
+        }
     }
 
     // All below: with the lock held.
@@ -282,7 +323,10 @@ final class RequestQueue {
         int blockSize = slots.limits.blockSize();
         long offset = user.offset(request) + user.sent(request);
         long length = Math.min(user.unsent(request), slots.most(type, offset));
-        while (!slots.add(user, request, type, offset, length)) {
+        while (!added(user, request, type, offset, length)) {
+            if (user.result(request) != BlockQueue.OK) {
+                return false;
+            }
             if (slots.vq.broken() != null) {
                 device.broken(slots.vq);
                 return false;
@@ -299,6 +343,24 @@ final class RequestQueue {
         }
         starvedSince = 0;
         return true;
+    }
+
+    /** Adds a part; false when there is no room, or when its memory ends the request. */
+    private boolean added(BlkQueue user, int request, int type, long offset, long length) {
+        try {
+            return slots.add(user, request, type, offset, length);
+        } catch (RuntimeException e) {
+            // The mapping's, of a segment that was closed meanwhile: nobody else's affair.
+            LOG.log(
+                    System.Logger.Level.WARNING,
+                    "{0}: {1} bytes at {2} cannot be mapped: {3}",
+                    device.name(),
+                    length,
+                    offset,
+                    e.toString());
+            user.fail(request, BlockQueue.IO_ERROR);
+            return false;
+        }
     }
 
     /** Others may give room back without a word: looks again soon, and not for ever. */
@@ -321,10 +383,13 @@ final class RequestQueue {
 
     private void retry() {
         lock();
-        retrying = false;
-        step();
-        enableCallbacks();
-        unlock();
+        try {
+            retrying = false;
+            step();
+            enableCallbacks();
+        } finally {
+            unlock();
+        }
     }
 
     /** Sees to it that somebody is called for what is in flight, if anybody waits for that. */
@@ -361,18 +426,22 @@ final class RequestQueue {
 
     /** Lets go of the lock, then tells those who wait for futures. */
     private void unlock() {
-        List<AsyncRequests.Done> done = async.take(null);
-        if (done != null) {
-            send();
-            for (int before = 0; before != done.size(); ) {
-                before = done.size();
-                done = async.take(done);
+        List<AsyncRequests.Done> done = null;
+        try {
+            done = async.take(null);
+            if (done != null) {
                 send();
+                for (int before = 0; before != done.size(); ) {
+                    before = done.size();
+                    done = async.take(done);
+                    send();
+                }
             }
-        }
-        LOCKED.setRelease(this, false);
-        if (done != null) {
-            done.forEach(AsyncRequests.Done::complete);
+        } finally {
+            LOCKED.setRelease(this, false);
+            if (done != null) {
+                done.forEach(AsyncRequests.Done::complete);
+            }
         }
     }
 }

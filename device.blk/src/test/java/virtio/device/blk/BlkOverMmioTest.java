@@ -40,6 +40,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Random;
 import java.util.concurrent.Callable;
+import java.util.concurrent.CompletionException;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
@@ -337,6 +338,72 @@ class BlkOverMmioTest {
         byte[] read = new byte[512];
         disk.read(0, MemorySegment.ofArray(read)).join();
         assertEquals(5, read[511]);
+    }
+
+    @Test
+    void memoryOfOneThreadIsRefusedAndTheDiskGoesOn() throws Exception {
+        attach("ram:1MiB");
+        try (Arena arena = Arena.ofConfined();
+                BlockQueue queue = disk.openQueue(0, 4)) {
+            MemorySegment confined = arena.allocate(4096);
+            String message =
+                    assertThrows(IllegalArgumentException.class, () -> disk.read(0, confined))
+                            .getMessage();
+            assertEquals(
+                    "4096 bytes that one thread alone may access, every thread must be allowed to",
+                    message);
+            assertThrows(IllegalArgumentException.class, () -> disk.write(0, confined));
+            assertThrows(IllegalArgumentException.class, () -> queue.read(0, confined, 1));
+            assertThrows(IllegalArgumentException.class, () -> queue.write(0, confined, 1));
+            assertEquals(0, queue.inFlight());
+        }
+        disk.read(0, MemorySegment.ofArray(new byte[4096])).join();
+    }
+
+    @Test
+    void memoryThatIsClosedInFlightFailsItsRequestAlone() throws Exception {
+        attach("ram:1MiB");
+        try (BlockQueue queue = disk.openQueue(0, 4)) {
+            MemorySegment good = Arena.ofAuto().allocate(4096);
+            // Once its interrupt has come, none comes for what is polled.
+            disk.flush().join();
+            assertEquals(0, queue.poll(new long[1], new int[1]));
+            // There are 512 bounce slots, of which none may be lost.
+            for (int i = 0; i < 600; i++) {
+                Arena late = Arena.ofShared();
+                assertTrue(queue.read(0, late.allocate(4096), BlockQueue.IO_ERROR));
+                assertTrue(queue.read(4096, good, BlockQueue.OK));
+                queue.submit();
+                late.close();
+                assertTokensAreResults(queue, 2);
+                Arena early = Arena.ofShared();
+                assertTrue(queue.write(0, early.allocate(4096), BlockQueue.IO_ERROR));
+                assertTrue(queue.write(4096, good, BlockQueue.OK));
+                early.close();
+                queue.submit();
+                assertTokensAreResults(queue, 2);
+            }
+        }
+        Arena closed = Arena.ofShared();
+        MemorySegment segment = closed.allocate(4096);
+        closed.close();
+        String message =
+                assertThrows(CompletionException.class, () -> disk.write(0, segment).join())
+                        .getCause()
+                        .getMessage();
+        assertEquals("blk0: write of 4096 bytes at 0 failed: its memory was closed", message);
+    }
+
+    private static void assertTokensAreResults(BlockQueue queue, int left) {
+        long[] tokens = new long[left];
+        int[] results = new int[left];
+        for (int done = 0; done < left; ) {
+            int n = queue.poll(tokens, results);
+            for (int i = 0; i < n; i++) {
+                assertEquals(tokens[i], results[i]);
+            }
+            done += n;
+        }
     }
 
     @Test

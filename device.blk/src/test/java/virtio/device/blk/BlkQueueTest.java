@@ -371,6 +371,60 @@ class BlkQueueTest {
     }
 
     @Test
+    void whatIsReadToAClosedSegmentIsAnError() throws Exception {
+        BlockQueue queue = probe().openQueue(0, 1);
+        fake.hold = true;
+        Arena arena = Arena.ofShared();
+        queue.read(0, arena.allocate(512), 1);
+        queue.submit();
+        arena.close();
+        fake.status = 0;
+        fake.release();
+        assertEquals(BlockQueue.IO_ERROR, pollOne(queue));
+        queue.close();
+    }
+
+    @Test
+    void segmentClosedBetweenTwoPartsFailsItsRequestOnce() throws Exception {
+        fake.set32(BlockConfig.SEG_MAX, 1);
+        fake.memory.maxMappingSize = 512;
+        fake.queueSize = 4;
+        BlockQueue queue = probe().openQueue(0, 4);
+        for (int i = 0; i < 3; i++) {
+            queue.read(0, memory(512, 1), i);
+        }
+        queue.submit();
+        fake.settle();
+        fake.hold = true;
+        Arena arena = Arena.ofShared();
+        queue.write(0, arena.allocate(2 * 512), 3);
+        queue.submit();
+        fake.settle();
+        arena.close();
+        // Of the write, there was room for one part; that is still the device's.
+        assertEquals(3, queue.poll(tokens, results));
+        assertEquals(0, queue.poll(tokens, results));
+        fake.status = 0;
+        fake.release();
+        assertEquals(BlockQueue.IO_ERROR, pollOne(queue));
+        assertEquals(3, tokens[0]);
+        assertEquals(0, queue.inFlight());
+        queue.close();
+    }
+
+    @Test
+    void whatThrowsWhileTheRingIsInUseLeavesItToOthers() throws Exception {
+        BlockQueue queue = probe().openQueue(0, 1);
+        queue.read(0, memory(512, 1), 1);
+        queue.submit();
+        fake.queues[0].thrown = new UnsupportedOperationException("unmap");
+        assertThrows(UnsupportedOperationException.class, () -> queue.poll(tokens, results));
+        fake.queues[0].thrown = null;
+        assertEquals(BlockQueue.OK, pollOne(queue));
+        queue.close();
+    }
+
+    @Test
     void closeWaitsForWhatIsInFlightAndNamesWhatIsNotAnswered() throws Exception {
         fake.swapTimeoutMillis = 100;
         probe();

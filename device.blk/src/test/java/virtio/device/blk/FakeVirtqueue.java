@@ -34,6 +34,9 @@ final class FakeVirtqueue implements Virtqueue {
     volatile String broken;
     volatile int kicks;
 
+    /** What get() throws, as map operations may that are not like others; null for nothing. */
+    volatile RuntimeException thrown;
+
     /** What add() takes in bytes of unmapped elements before the mapping has no room. */
     volatile long mappingRoom = Long.MAX_VALUE;
 
@@ -98,7 +101,12 @@ final class FakeVirtqueue implements Virtqueue {
         try {
             long bytes = 0;
             for (int i = 0; i < buffers.count(); i++) {
-                bytes += buffers.segment(i) != null ? buffers.length(i) : 0;
+                if (buffers.segment(i) != null) {
+                    if (!buffers.segment(i).scope().isAlive()) {
+                        throw new IllegalStateException("Already closed");
+                    }
+                    bytes += buffers.length(i);
+                }
             }
             synchronized (this) {
                 Buffer buffer = broken != null || bytes > mappingRoom ? null : spare.poll();
@@ -156,6 +164,9 @@ final class FakeVirtqueue implements Virtqueue {
     public long get() {
         enter();
         try {
+            if (thrown != null) {
+                throw thrown;
+            }
             synchronized (this) {
                 Buffer buffer = broken != null ? null : used.poll();
                 if (buffer == null) {

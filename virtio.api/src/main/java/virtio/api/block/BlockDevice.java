@@ -16,9 +16,10 @@ import java.util.concurrent.CompletableFuture;
  * calls made meanwhile wait, up to the operator's limit, and then fail with a {@link
  * VirtioException} that names the reason.
  *
- * <p>Offsets and lengths are bytes and multiples of {@link #blockSize}. Any segment may be given;
- * one from {@link #allocate} is not copied. A buffer belongs to the device until its request
- * completes. Thread-safe, but for {@link BlockQueue}.
+ * <p>Offsets and lengths are bytes and multiples of {@link #blockSize}. Any segment may be given
+ * that every thread may access, which one of a confined arena is not; one from {@link #allocate} is
+ * not copied. A buffer belongs to the device until its request completes: one that is closed before
+ * is an I/O error. Thread-safe, but for {@link BlockQueue}.
  */
 @ProviderType
 public interface BlockDevice {

@@ -13,15 +13,16 @@ import java.lang.foreign.MemorySegment;
  * #submit}, and found again by {@link #poll} or {@link #await} under the token it was given.
  * Results are {@link #OK}, {@link #IO_ERROR}, {@link #UNSUPPORTED} or {@link #GONE}.
  *
- * <p>Misuse (an offset beyond the disk, a misaligned length, a closed queue) is an {@link
- * IllegalArgumentException} or {@link IllegalStateException} that names value and limit.
+ * <p>Misuse (an offset beyond the disk, a misaligned length, a segment of one thread, a closed
+ * queue) is an {@link IllegalArgumentException} or {@link IllegalStateException} that names value
+ * and limit.
  */
 @ProviderType
 public interface BlockQueue extends AutoCloseable {
     /** Done. */
     int OK = 0;
 
-    /** The device reports an error. */
+    /** The device reports an error, or the segment was closed before it was done. */
     int IO_ERROR = 1;
 
     /** The device does not know the request. */

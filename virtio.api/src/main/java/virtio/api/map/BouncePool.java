@@ -67,12 +67,18 @@ final class BouncePool {
             return -1;
         }
         long at = (long) slot << SLOT_SHIFT;
-        long from = at;
-        if (copy && direction.toDevice()) {
-            MemorySegment.copy(page, offset, region, at, size);
-            from += size;
+        try {
+            long from = at;
+            if (copy && direction.toDevice()) {
+                MemorySegment.copy(page, offset, region, at, size);
+                from += size;
+            }
+            clear(from, at + ((long) count << SLOT_SHIFT));
+        } catch (RuntimeException e) {
+            // The page is closed, or another thread's.
+            give(slot, count);
+            throw e;
         }
-        clear(from, at + ((long) count << SLOT_SHIFT));
         for (int i = 0; i < count; i++) {
             first[slot + i] = slot;
         }
@@ -107,6 +113,8 @@ final class BouncePool {
             if (copy && direction.fromDevice()) {
                 MemorySegment.copy(region, at, page, offsets[slot], size);
             }
+        } catch (IllegalStateException | WrongThreadException e) {
+            // The page was closed meanwhile, or is another thread's: see MapOps.unmapPage.
         } finally {
             pages[slot] = null;
             live.getAndDecrement();

@@ -50,7 +50,8 @@ public interface MapOps {
 
     /**
      * Takes a mapping back; a bounced buffer the device wrote is copied to where it was mapped
-     * from.
+     * from. What cannot be copied, because the segment was closed meanwhile or is another thread's
+     * alone, is lost without an exception: who takes back what many have mapped fails for none.
      *
      * @param size what was given to {@link #mapPage}, as is {@code direction}
      */

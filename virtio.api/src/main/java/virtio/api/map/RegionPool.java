@@ -114,6 +114,9 @@ public final class RegionPool {
         if (size <= 0) {
             throw new IllegalArgumentException("alloc of %d bytes, limit is 1".formatted(size));
         }
+        if (size > bytes) {
+            return null;
+        }
         long length = (size + PAGE_BYTES - 1) & -PAGE_BYTES;
         long offset = -1;
         synchronized (free) {

@@ -143,6 +143,56 @@ class RegionPoolTest {
     }
 
     @Test
+    void segmentThatCannotBeReadTakesNoSlots() {
+        Arena closed = Arena.ofConfined();
+        MemorySegment page = closed.allocate(3 * 4096);
+        closed.close();
+        for (int i = 0; i < 128; i++) {
+            assertThrows(
+                    IllegalStateException.class,
+                    () -> pool.map(page, 0, 3 * 4096, Direction.TO_DEVICE, 0));
+        }
+        assertEquals(0, pool.live());
+        MemorySegment all = MemorySegment.ofArray(new byte[64 * 4096]);
+        long one = pool.map(all, 0, 64 * 4096, Direction.TO_DEVICE, 0);
+        long two = pool.map(all, 0, 64 * 4096, Direction.TO_DEVICE, 0);
+        assertNotEquals(MapOps.MAPPING_ERROR, one);
+        assertNotEquals(MapOps.MAPPING_ERROR, two);
+        pool.unmap(one, 64 * 4096, Direction.TO_DEVICE, 0);
+        pool.unmap(two, 64 * 4096, Direction.TO_DEVICE, 0);
+    }
+
+    @Test
+    void whatCannotBeCopiedBackIsLostWithoutAnException() throws InterruptedException {
+        Arena shared = Arena.ofShared();
+        MemorySegment page = shared.allocate(5000);
+        long handle = pool.map(page, 0, 5000, Direction.FROM_DEVICE, 0);
+        shared.close();
+        pool.unmap(handle, 5000, Direction.FROM_DEVICE, 0);
+        try (Arena confined = Arena.ofConfined()) {
+            MemorySegment own = confined.allocate(100);
+            long other = pool.map(own, 0, 100, Direction.FROM_DEVICE, 0);
+            seenByDevice(other, 100).fill((byte) 1);
+            AtomicReference<Throwable> thrown = new AtomicReference<>();
+            Thread.ofPlatform()
+                    .uncaughtExceptionHandler((t, e) -> thrown.set(e))
+                    .start(() -> pool.unmap(other, 100, Direction.FROM_DEVICE, 0))
+                    .join();
+            assertNull(thrown.get());
+            assertEquals(0, own.get(ValueLayout.JAVA_BYTE, 0));
+        }
+    }
+
+    @Test
+    void whatIsLargerThanTheRegionHasNoRoom() {
+        for (long size : new long[] {(1 << 20) + 1, Long.MAX_VALUE - 4095, Long.MAX_VALUE}) {
+            assertNull(pool.alloc(size));
+        }
+        CoherentMemory all = pool.alloc((1 << 20) - BOUNCE);
+        pool.free(all);
+    }
+
+    @Test
     void randomUseNeitherLeaksNorFragments() {
         Random random = new Random(6);
         MemorySegment page = MemorySegment.ofArray(new byte[1 << 16]);
