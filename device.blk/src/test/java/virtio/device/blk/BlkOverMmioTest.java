@@ -73,11 +73,11 @@ class BlkOverMmioTest {
                 });
     }
 
-    private static MmioProvider.Config config() {
-        return new MmioProvider.Config() {
+    private static MmioProvider.Configuration config() {
+        return new MmioProvider.Configuration() {
             @Override
             public Class<? extends Annotation> annotationType() {
-                return MmioProvider.Config.class;
+                return MmioProvider.Configuration.class;
             }
 
             @Override

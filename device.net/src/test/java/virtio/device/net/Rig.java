@@ -40,8 +40,9 @@ final class Rig {
 
     Rig(Path folder) {
         this.folder = folder;
-        MmioProvider mmio = new MmioProvider(config(MmioProvider.Config.class));
-        VhostUserProvider vhostUser = new VhostUserProvider(config(VhostUserProvider.Config.class));
+        MmioProvider mmio = new MmioProvider(config(MmioProvider.Configuration.class));
+        VhostUserProvider vhostUser =
+                new VhostUserProvider(config(VhostUserProvider.Configuration.class));
         for (BackendProvider backend : List.of(new LoopbackProvider(), new SwitchProvider())) {
             core.bindBackend(backend);
         }

@@ -23,11 +23,11 @@ import java.util.concurrent.ConcurrentSkipListMap;
 /** Both ends of {@code shm:/path/to/file}. */
 @VirtioTransport("shm")
 @Component(configurationPid = "example.transport.shm")
-@Designate(ocd = ShmProvider.Config.class)
+@Designate(ocd = ShmProvider.Configuration.class)
 public final class ShmProvider implements TransportProvider, Exporter {
     /** What an operator may set. */
     @ObjectClassDefinition(name = "Virtio over a shared file")
-    public @interface Config {
+    public @interface Configuration {
         /** Megabytes of a driver's memory, as the exporter lays it out. */
         @AttributeDefinition(
                 name = "Memory per driver, in MiB",
@@ -66,8 +66,11 @@ public final class ShmProvider implements TransportProvider, Exporter {
      * @throws IllegalArgumentException when a value is beyond its limits
      */
     @Activate
-    public ShmProvider(Config config) {
-        this(config.regionMebibytes(), config.bounceMebibytes(), config.longestPauseMicros());
+    public ShmProvider(Configuration configuration) {
+        this(
+                configuration.regionMebibytes(),
+                configuration.bounceMebibytes(),
+                configuration.longestPauseMicros());
     }
 
     ShmProvider(int regionMebibytes, int bounceMebibytes, int longestPauseMicros) {

@@ -31,11 +31,11 @@ import java.util.concurrent.ConcurrentSkipListMap;
  */
 @VirtioTransport("mmio")
 @Component(configurationPid = "virtio.transport.mmio")
-@Designate(ocd = MmioProvider.Config.class)
+@Designate(ocd = MmioProvider.Configuration.class)
 public final class MmioProvider implements TransportProvider, Exporter {
     /** What an operator may set. */
     @ObjectClassDefinition(name = "Virtio over MMIO")
-    public @interface Config {
+    public @interface Configuration {
         /** Megabytes of memory. */
         @AttributeDefinition(
                 name = "Memory per device, in MiB",
@@ -78,11 +78,12 @@ public final class MmioProvider implements TransportProvider, Exporter {
      * @throws IllegalArgumentException when a size is not within 1 and 1024
      */
     @Activate
-    public MmioProvider(Config config) {
+    public MmioProvider(Configuration configuration) {
         this(
-                config.coherentMebibytes(),
-                config.bounceMebibytes(),
-                new RealWindows(Path.of("/"), (int) limited("hugePages", config.hugePages())));
+                configuration.coherentMebibytes(),
+                configuration.bounceMebibytes(),
+                new RealWindows(
+                        Path.of("/"), (int) limited("hugePages", configuration.hugePages())));
     }
 
     MmioProvider(int coherentMebibytes, int bounceMebibytes, RealWindows real) {

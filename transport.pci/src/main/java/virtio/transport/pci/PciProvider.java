@@ -32,11 +32,11 @@ import java.util.concurrent.ConcurrentSkipListMap;
  */
 @VirtioTransport("pci")
 @Component(configurationPid = "virtio.transport.pci")
-@Designate(ocd = PciProvider.Config.class)
+@Designate(ocd = PciProvider.Configuration.class)
 public final class PciProvider implements TransportProvider, Exporter {
     /** What an operator may set. */
     @ObjectClassDefinition(name = "Virtio over PCI")
-    public @interface Config {
+    public @interface Configuration {
         /** Megabytes of memory. */
         @AttributeDefinition(
                 name = "Memory per device, in MiB",
@@ -76,8 +76,8 @@ public final class PciProvider implements TransportProvider, Exporter {
      * @throws IllegalArgumentException when a size is not within 1 and 1024
      */
     @Activate
-    public PciProvider(Config config) {
-        this(config.coherentMebibytes(), config.bounceMebibytes());
+    public PciProvider(Configuration configuration) {
+        this(configuration.coherentMebibytes(), configuration.bounceMebibytes());
     }
 
     PciProvider(int coherentMebibytes, int bounceMebibytes) {

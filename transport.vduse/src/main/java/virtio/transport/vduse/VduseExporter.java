@@ -33,7 +33,7 @@ import java.util.regex.Pattern;
  * offers no packed queues.
  */
 @Component(configurationPid = "virtio.transport.vduse")
-@Designate(ocd = VduseExporter.Config.class)
+@Designate(ocd = VduseExporter.Configuration.class)
 public final class VduseExporter implements Exporter {
     static final String NAME = "vduse";
 
@@ -47,7 +47,7 @@ public final class VduseExporter implements Exporter {
     @ObjectClassDefinition(
             name = "Virtio VDUSE transport",
             description = "Offers devices to this machine's kernel")
-    @interface Config {
+    @interface Configuration {
         @AttributeDefinition(
                 description =
                         "Folder for files in which queues keep what is in flight, so that a device"
@@ -61,8 +61,8 @@ public final class VduseExporter implements Exporter {
 
     /** Called by the framework. */
     @Activate
-    public VduseExporter(Config config) {
-        this(new VduseControl(new VdpaBus(Path.of("/"))), Path.of(config.stateFolder()));
+    public VduseExporter(Configuration configuration) {
+        this(new VduseControl(new VdpaBus(Path.of("/"))), Path.of(configuration.stateFolder()));
     }
 
     VduseExporter(Vduse kernel, Path stateFolder) {

@@ -29,7 +29,7 @@ import java.util.List;
  */
 @VirtioTransport(VhostVdpaProvider.NAME)
 @Component(configurationPid = "virtio.transport.vhostvdpa")
-@Designate(ocd = VhostVdpaProvider.Config.class)
+@Designate(ocd = VhostVdpaProvider.Configuration.class)
 public final class VhostVdpaProvider implements TransportProvider {
     static final String NAME = "vhost-vdpa";
 
@@ -37,7 +37,7 @@ public final class VhostVdpaProvider implements TransportProvider {
     @ObjectClassDefinition(
             name = "Virtio vhost-vdpa transport",
             description = "Drives devices of the kernel's vDPA bus")
-    @interface Config {
+    @interface Configuration {
         @AttributeDefinition(
                 description =
                         "Bytes of a region of memory that a device sees; pages are taken as they"
@@ -80,8 +80,8 @@ public final class VhostVdpaProvider implements TransportProvider {
      * @throws IllegalArgumentException when a value is beyond its limits
      */
     @Activate
-    public VhostVdpaProvider(Config config) {
-        this(config.memoryBytes(), config.hugePageBytes(), new VdpaBus(Path.of("/")));
+    public VhostVdpaProvider(Configuration configuration) {
+        this(configuration.memoryBytes(), configuration.hugePageBytes(), new VdpaBus(Path.of("/")));
     }
 
     private VhostVdpaProvider(long memoryBytes, long hugePageBytes, VdpaBus bus) {

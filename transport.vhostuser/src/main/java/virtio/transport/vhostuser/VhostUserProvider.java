@@ -32,13 +32,13 @@ import java.util.Set;
  */
 @VirtioTransport(VhostUser.NAME)
 @Component(configurationPid = "virtio.transport.vhostuser")
-@Designate(ocd = VhostUserProvider.Config.class)
+@Designate(ocd = VhostUserProvider.Configuration.class)
 public final class VhostUserProvider implements TransportProvider {
     /** Set by the operator. */
     @ObjectClassDefinition(
             name = "Virtio vhost-user transport",
             description = "Drives devices that vhost-user back-ends serve")
-    public @interface Config {
+    public @interface Configuration {
         @AttributeDefinition(
                 description =
                         "Bytes of a region of shared memory; pages are taken as they are used,"
@@ -100,12 +100,12 @@ public final class VhostUserProvider implements TransportProvider {
      * @throws IllegalArgumentException when a value is beyond its limits
      */
     @Activate
-    public VhostUserProvider(Config config) {
+    public VhostUserProvider(Configuration configuration) {
         this(
-                config.memoryBytes(),
-                config.hugePageBytes(),
-                config.replyTimeoutMillis(),
-                List.of(config.sockets()));
+                configuration.memoryBytes(),
+                configuration.hugePageBytes(),
+                configuration.replyTimeoutMillis(),
+                List.of(configuration.sockets()));
     }
 
     VhostUserProvider(
