@@ -288,8 +288,11 @@ final class NetBackend implements Backend, Port {
         }
         notifications.stopped(index);
         if (index % 2 == 0) {
-            receiving.set(index / 2, null);
+            ReceiveQueue stopped = receiving.getAndSet(index / 2, null);
             useWhatRuns();
+            if (stopped != null) {
+                stopped.stop();
+            }
         } else {
             sending[index / 2] = null;
         }

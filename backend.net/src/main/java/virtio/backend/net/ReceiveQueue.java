@@ -62,6 +62,22 @@ final class ReceiveQueue {
         return dropped;
     }
 
+    /**
+     * Gives back what was taken for a frame that does not fit yet; the queue is being stopped, and
+     * a later life of it knows nothing of them. Drivers drop what is shorter than a header.
+     */
+    void stop() {
+        if (taken == 0) {
+            return;
+        }
+        for (int i = 0; i < taken; i++) {
+            queue.complete(chains[i], 0);
+        }
+        taken = 0;
+        takenBytes = 0;
+        queue.notifyDriver();
+    }
+
     private int deliver() {
         int dropped = 0;
         for (int length = ring.nextLength(); length >= 0; length = ring.nextLength()) {

@@ -45,6 +45,9 @@ final class Packet implements PacketBuffer {
     /** Received, and not collected by the consumer yet. */
     static final byte PENDING = 3;
 
+    /** The consumer's, in a burst that is being given back or sent. */
+    static final byte CLAIMED = 4;
+
     private static final int UDP_BYTES = 8;
     private static final int TCP_LEAST = 20;
     private static final int TCP_OFFSET = 12;

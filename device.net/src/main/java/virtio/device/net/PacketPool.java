@@ -74,6 +74,43 @@ final class PacketPool {
         }
     }
 
+    /**
+     * Marks an element of a burst and all that is chained to it, so that nothing is in it twice.
+     *
+     * @throws IllegalArgumentException when it is, or is not the caller's; what is marked by then
+     *     is to be {@link #unclaim}ed
+     */
+    static Packet claim(PacketBuffer buffer, int element) {
+        if (!(buffer instanceof Packet first)) {
+            throw notHeld(buffer, element);
+        }
+        for (Packet p = first; p != null; p = p.next) {
+            if (p.state != Packet.HELD) {
+                throw notHeld(p, element);
+            }
+            p.state = Packet.CLAIMED;
+        }
+        return first;
+    }
+
+    private static IllegalArgumentException notHeld(PacketBuffer buffer, int element) {
+        boolean twice = buffer instanceof Packet p && p.state == Packet.CLAIMED;
+        return new IllegalArgumentException(
+                "element %d: %s is %s"
+                        .formatted(element, buffer, twice ? "given twice" : "not the caller's"));
+    }
+
+    /** Leaves elements of a burst to the caller, as far as they are marked. */
+    static void unclaim(PacketBuffer[] buffers, int from, int end) {
+        for (int i = from; i < end; i++) {
+            if (buffers[i] instanceof Packet first) {
+                for (Packet p = first; p != null && p.state == Packet.CLAIMED; p = p.next) {
+                    p.state = Packet.HELD;
+                }
+            }
+        }
+    }
+
     /** Takes back all that are in that state. */
     void reclaim(byte state) {
         for (Packet packet : slots) {

@@ -13,6 +13,7 @@ import java.lang.invoke.VarHandle;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Objects;
 import java.util.concurrent.locks.LockSupport;
 
 /**
@@ -120,45 +121,55 @@ final class QueuePair {
 
     void close(PairQueue user) {
         lock();
-        if (owner == user) {
-            owner = null;
-            if (pool != null) {
-                pool.reclaim(Packet.HELD);
+        try {
+            if (owner == user) {
+                owner = null;
+                if (pool != null) {
+                    pool.reclaim(Packet.HELD);
+                }
+                retired.forEach(old -> old.reclaim(Packet.HELD));
+                retired.removeIf(PacketPool::closed);
             }
-            retired.forEach(old -> old.reclaim(Packet.HELD));
-            retired.removeIf(PacketPool::closed);
+        } finally {
+            unlock();
         }
-        unlock();
     }
 
     int allocate(PacketBuffer[] into) {
         lock();
-        int count = 0;
-        if (rx != null) {
+        try {
+            if (rx == null) {
+                return 0;
+            }
             if (pool.free() < into.length) {
                 tx.reclaim();
             }
-            count = Math.min(into.length, pool.free());
+            int count = Math.min(into.length, pool.free());
             for (int i = 0; i < count; i++) {
                 Packet packet = pool.take();
                 packet.hand();
                 into[i] = packet;
             }
+            return count;
+        } finally {
+            unlock();
         }
-        unlock();
-        return count;
     }
 
     void free(PacketBuffer[] buffers, int count) {
+        Objects.checkFromIndexSize(0, count, buffers.length);
+        int claimed = 0;
+        int freed = 0;
         lock();
         try {
-            for (int i = 0; i < count; i++) {
-                TransmitRing.checkHeld(buffers[i], i);
+            while (claimed < count) {
+                PacketPool.claim(buffers[claimed], claimed++);
             }
-            for (int i = 0; i < count; i++) {
-                PacketPool.putAll((Packet) buffers[i]);
+            while (freed < count) {
+                PacketPool.putAll((Packet) buffers[freed++]);
             }
         } finally {
+            PacketPool.unclaim(buffers, freed, claimed);
             unlock();
         }
     }
@@ -225,9 +236,11 @@ final class QueuePair {
 
     String gone() {
         lock();
-        String reason = gone;
-        unlock();
-        return reason;
+        try {
+            return gone;
+        } finally {
+            unlock();
+        }
     }
 
     int send(PacketBuffer[] frames, int count) {
@@ -248,9 +261,11 @@ final class QueuePair {
 
     NetStatistics.Pair statistics() {
         lock();
-        NetStatistics.Pair all = counts.snapshot();
-        unlock();
-        return all;
+        try {
+            return counts.snapshot();
+        } finally {
+            unlock();
+        }
     }
 
     // What the device calls.
@@ -276,52 +291,63 @@ final class QueuePair {
     /** Sends no more; {@link #drained} says when the device has nothing left to send. */
     void drain() {
         lock();
-        draining = true;
-        unlock();
+        try {
+            draining = true;
+        } finally {
+            unlock();
+        }
     }
 
     boolean drained() {
         lock();
-        if (tx != null) {
-            tx.reclaim();
+        try {
+            if (tx != null) {
+                tx.reclaim();
+            }
+            return tx == null || tx.sending() == 0 || tx.vq.broken() != null;
+        } finally {
+            unlock();
         }
-        boolean drained = tx == null || tx.sending() == 0 || tx.vq.broken() != null;
-        unlock();
-        return drained;
     }
 
     /** Forgets the queues; what was received waits for the consumer. */
     void freeze() {
         lock();
-        if (rx != null) {
-            for (Packet p = rx.nextFrame(); p != null; p = rx.nextFrame()) {
-                for (Packet piece = p; piece != null; piece = piece.next) {
-                    piece.state = Packet.PENDING;
+        try {
+            if (rx != null) {
+                for (Packet p = rx.nextFrame(); p != null; p = rx.nextFrame()) {
+                    for (Packet piece = p; piece != null; piece = piece.next) {
+                        piece.state = Packet.PENDING;
+                    }
+                    pending.add(p);
                 }
-                pending.add(p);
+                tx.reclaim();
+                counts.drop(DropReason.IN_FLIGHT, tx.sending());
+                rx = null;
+                tx = null;
+                callbacks = false;
             }
-            tx.reclaim();
-            counts.drop(DropReason.IN_FLIGHT, tx.sending());
-            rx = null;
-            tx = null;
-            callbacks = false;
+        } finally {
+            unlock();
         }
-        unlock();
     }
 
     /** Takes queues that are ready; the device before them is reset. */
     void resume(Virtqueue receive, Virtqueue transmit, PacketPool fresh, NetLimits limits) {
         lock();
-        retire();
-        pool = fresh;
-        rx = new ReceiveRing(receive, fresh, limits, counts);
-        tx = new TransmitRing(transmit, fresh, limits, counts, index);
-        draining = false;
-        gone = null;
-        receive.disableCallback();
-        transmit.disableCallback();
-        rx.refill(1);
-        unlock();
+        try {
+            retire();
+            pool = fresh;
+            rx = new ReceiveRing(receive, fresh, limits, counts);
+            tx = new TransmitRing(transmit, fresh, limits, counts, index);
+            draining = false;
+            gone = null;
+            receive.disableCallback();
+            transmit.disableCallback();
+            rx.refill(1);
+        } finally {
+            unlock();
+        }
         received();
     }
 
@@ -338,46 +364,55 @@ final class QueuePair {
     /** Everything from here on ends with that reason. */
     void abandon(String reason) {
         lock();
-        gone = reason;
-        unlock();
+        try {
+            gone = reason;
+        } finally {
+            unlock();
+        }
         received();
     }
 
     /** Gives all memory back; the device is gone for good. */
     void remove() {
         lock();
-        pending.clear();
-        if (pool != null) {
-            pool.close();
+        try {
+            pending.clear();
+            if (pool != null) {
+                pool.close();
+            }
+            retired.forEach(PacketPool::close);
+            retired.clear();
+        } finally {
+            unlock();
         }
-        retired.forEach(PacketPool::close);
-        retired.clear();
-        unlock();
     }
 
     /** Sends a frame of the driver's own, or forgets it. */
     void sendOwn(byte[] frame) {
         lock();
-        if (tx != null && !draining) {
-            tx.reclaim();
-            if (pool.free() > 0) {
-                Packet packet = pool.take();
-                packet.hand();
-                packet.frame(PacketBuffer.HEADROOM, frame.length);
-                MemorySegment.copy(
-                        MemorySegment.ofArray(frame),
-                        0,
-                        packet.segment,
-                        packet.offset,
-                        frame.length);
-                if (tx.send(new PacketBuffer[] {packet}, 1, card.tap()) == 0) {
-                    pool.put(packet);
-                } else if (tx.vq.kickPrepare()) {
-                    tx.vq.notifyDevice();
+        try {
+            if (tx != null && !draining) {
+                tx.reclaim();
+                if (pool.free() > 0) {
+                    Packet packet = pool.take();
+                    packet.hand();
+                    packet.frame(PacketBuffer.HEADROOM, frame.length);
+                    MemorySegment.copy(
+                            MemorySegment.ofArray(frame),
+                            0,
+                            packet.segment,
+                            packet.offset,
+                            frame.length);
+                    if (tx.send(new PacketBuffer[] {packet}, 1, card.tap()) == 0) {
+                        pool.put(packet);
+                    } else if (tx.vq.kickPrepare()) {
+                        tx.vq.notifyDevice();
+                    }
                 }
             }
+        } finally {
+            unlock();
         }
-        unlock();
     }
 
     // With the lock held.

@@ -9,6 +9,7 @@ import virtio.api.net.NetHeader;
 import virtio.api.net.PacketBuffer;
 
 import java.lang.foreign.MemorySegment;
+import java.util.Objects;
 
 /**
  * A transmit queue with what the device has to send, from DRIVER_OK to the next freeze; used with
@@ -57,14 +58,13 @@ final class TransmitRing {
     }
 
     private void check(PacketBuffer buffer, int i) {
-        Packet p = checkHeld(buffer, i);
+        Packet p = PacketPool.claim(buffer, i);
         boolean segmented = !p.plain() && p.gsoType() != NetHeader.GSO_NONE;
         int most = segmented ? NetHeader.MAX_FRAME_BYTES : mostBytes;
         int bytes = p.length;
         if (p.next != null) {
             int pieces = 1;
             for (Packet piece = p.next; piece != null; piece = piece.next) {
-                checkHeld(piece, i);
                 bytes += piece.length;
                 pieces++;
             }
@@ -81,14 +81,6 @@ final class TransmitRing {
         if (!p.plain()) {
             checkOffloads(p, i, segmented);
         }
-    }
-
-    static Packet checkHeld(PacketBuffer buffer, int i) {
-        if (!(buffer instanceof Packet p) || p.state != Packet.HELD) {
-            throw new IllegalArgumentException(
-                    "element %d: %s is not the caller's".formatted(i, buffer));
-        }
-        return p;
     }
 
     private void checkOffloads(Packet p, int i, boolean segmented) {
@@ -126,30 +118,39 @@ final class TransmitRing {
      * @throws IllegalArgumentException when one cannot be sent, and then none was
      */
     int send(PacketBuffer[] frames, int count, FrameTap tap) {
+        Objects.checkFromIndexSize(0, count, frames.length);
         boolean usual = simple && tap == null;
-        for (int i = 0; i < count; i++) {
-            if (!(frames[i] instanceof Packet p && usual(p))) {
-                check(frames[i], i);
-                usual = false;
-            }
-        }
-        if (vq.free() < count) {
-            reclaim();
-        }
+        int claimed = 0;
         int sent = 0;
-        if (usual) {
-            int room = Math.min(count, vq.free());
-            int burst;
-            do {
-                burst = sendUsual(frames, sent, Math.min(room - sent, BURST));
-                sent += burst;
-            } while (burst == BURST);
-        } else {
-            while (sent < count && send((Packet) frames[sent], tap)) {
-                sent++;
+        try {
+            while (claimed < count) {
+                if (frames[claimed] instanceof Packet p && usual(p)) {
+                    p.state = Packet.CLAIMED;
+                    claimed++;
+                } else {
+                    check(frames[claimed], claimed++);
+                    usual = false;
+                }
             }
+            if (vq.free() < count) {
+                reclaim();
+            }
+            if (usual) {
+                int room = Math.min(count, vq.free());
+                int burst;
+                do {
+                    burst = sendUsual(frames, sent, Math.min(room - sent, BURST));
+                    sent += burst;
+                } while (burst == BURST);
+            } else {
+                while (sent < count && send((Packet) frames[sent], tap)) {
+                    sent++;
+                }
+            }
+            return sent;
+        } finally {
+            PacketPool.unclaim(frames, sent, claimed);
         }
-        return sent;
     }
 
     /** Exposes usual frames, for which there is room; how many, 0 when the queue broke. */
@@ -234,9 +235,6 @@ final class TransmitRing {
                 return false;
             }
         }
-        if (tap != null) {
-            tap.frame(pair, false, p);
-        }
         if (p != frame) {
             PacketPool.putAll(frame);
         }
@@ -246,6 +244,9 @@ final class TransmitRing {
         sending++;
         counts.sentFrames++;
         counts.sentBytes += bytes;
+        if (tap != null) {
+            tap.frame(pair, false, p);
+        }
         return true;
     }
 
