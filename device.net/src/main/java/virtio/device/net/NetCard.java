@@ -385,7 +385,8 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
         same(now);
         closeControl();
         boolean before = link.up();
-        start(device, now);
+        // The device may have more than consumers know of.
+        start(device, now.withPairs(pairs.length));
         if (link.up() != before) {
             link.tell();
         }

@@ -220,6 +220,11 @@ record NetLimits(Features features, byte[] mac, int mtu, int pairs, int maxPairs
         return (frame + PacketPool.DATA_BYTES - 1) / PacketPool.DATA_BYTES;
     }
 
+    /** The same with no more queue pairs than there are queues for. */
+    NetLimits withPairs(int most) {
+        return new NetLimits(features, mac, mtu, Math.min(pairs, most), maxPairs, hashing);
+    }
+
     /**
      * Refuses what is not the same card, or cannot do what consumers were told it can.
      *
