@@ -111,10 +111,8 @@ final class NetSettings {
         if (address != null) {
             address(control, limits, address);
         }
-        if (!modes.isEmpty()) {
-            Set<ReceiveMode> wanted = modes;
-            modes = EnumSet.noneOf(ReceiveMode.class);
-            modes(control, limits, wanted);
+        for (ReceiveMode mode : modes) {
+            mode(control, limits, mode, true);
         }
         if (!unicast.isEmpty() || !multicast.isEmpty()) {
             addresses(control, limits, unicast, multicast);
