@@ -1,5 +1,6 @@
 package virtio.device.net;
 
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -103,5 +104,16 @@ class KeptSettingsTest {
             Rig.send(from, Rig.fill(from, frame));
             Rig.expect(frame, to);
         }
+    }
+
+    @Test
+    void anAddressThatADeviceHasAnywayNeedNotBeSet() throws Exception {
+        NetDevice card = rig.card("mmio", "loopback:,mac=52:54:00:00:00:01", "net0");
+        card.macAddress(OTHER);
+        swap("loopback:,mac=02:00:00:00:00:09,without=CTRL_MAC_ADDR");
+        assertArrayEquals(OTHER, card.macAddress());
+        // Back to where it is set again.
+        swap("loopback:,mac=52:54:00:00:00:01");
+        assertArrayEquals(OTHER, card.macAddress());
     }
 }

@@ -149,4 +149,17 @@ class NetCardLifeTest {
         bound.remove();
         assertEquals(0, ops.live());
     }
+
+    @Test
+    void aDeviceThatCannotHaveTheAddressIsRefusedBeforeTheSwap() throws Exception {
+        VirtioDriver.Bound bound = probe(PLAIN.with(NetFeature.CTRL_VQ, NetFeature.CTRL_MAC_ADDR));
+        Features cannot = PLAIN.with(NetFeature.CTRL_VQ);
+        bound.compatible(cannot, config());
+        card.macAddress(new byte[] {2, 0, 0, 0, 0, 9});
+        String said =
+                assertThrows(VirtioException.class, () -> bound.compatible(cannot, config()))
+                        .getMessage();
+        assertTrue(said.contains("CTRL_MAC_ADDR is in use, the new device does not"), said);
+        bound.remove();
+    }
 }
