@@ -5,6 +5,7 @@ import virtio.api.VirtioDevice;
 import virtio.api.VirtioException;
 import virtio.api.net.Duplex;
 import virtio.api.net.NetConfig;
+import virtio.api.net.NetControl;
 import virtio.api.net.NetFeature;
 
 import java.lang.System.Logger.Level;
@@ -80,8 +81,28 @@ final class LinkState {
         }
     }
 
+    /**
+     * Tells the network where the card is, when its device asks for that (5.1.6.5.4). A card that
+     * cannot is none the worse for it.
+     *
+     * @param control null where there is none
+     */
+    void announce(int status, NetLimits limits, QueuePair pair, byte[] mac, ControlQueue control) {
+        if ((status & NetConfig.S_ANNOUNCE) == 0
+                || !limits.has(NetFeature.GUEST_ANNOUNCE)
+                || control == null) {
+            return;
+        }
+        try {
+            pair.sendOwn(announcement(mac));
+            control.command("ANNOUNCE_ACK", NetControl.ANNOUNCE, 0, new byte[0]);
+        } catch (VirtioException | RuntimeException e) {
+            LOG.log(Level.WARNING, name + ": the network is not told where it is", e);
+        }
+    }
+
     /** A reverse ARP request for one's own address: switches learn from it where it is now. */
-    static byte[] announcement(byte[] mac) {
+    private static byte[] announcement(byte[] mac) {
         ByteBuffer frame = ByteBuffer.allocate(60);
         frame.putLong(0xFFFF_FFFF_FFFFL << 16 | (mac[0] & 0xFF) << 8 | mac[1] & 0xFF);
         frame.put(mac, 2, 4);

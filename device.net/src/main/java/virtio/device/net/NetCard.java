@@ -16,7 +16,6 @@ import virtio.api.net.FrameTap;
 import virtio.api.net.HashConfig;
 import virtio.api.net.HashType;
 import virtio.api.net.NetConfig;
-import virtio.api.net.NetControl;
 import virtio.api.net.NetDevice;
 import virtio.api.net.NetFeature;
 import virtio.api.net.NetQueue;
@@ -80,8 +79,13 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
         for (int i = 0; i < pairs.length; i++) {
             pairs[i] = new QueuePair(this, i);
         }
-        start(device, first);
-        withdraw = announce.apply(this);
+        try {
+            start(device, first);
+            withdraw = announce.apply(this);
+        } catch (VirtioException | RuntimeException e) {
+            giveBack();
+            throw e;
+        }
     }
 
     // NetDevice
@@ -321,23 +325,13 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
             if (link.up() != before) {
                 link.tell();
             }
-            announce(status, c);
+            link.announce(status, limits, pairs[0], address, c);
         } catch (VirtioException e) {
             LOG.log(
                     Level.WARNING,
                     "{0}: new configuration is not taken: {1}",
                     name,
                     e.getMessage());
-        }
-    }
-
-    /** Tells the network where we are, when the device asks for that (5.1.6.5.4). */
-    private void announce(int status, ControlQueue c) throws VirtioException {
-        if ((status & NetConfig.S_ANNOUNCE) != 0
-                && limits.has(NetFeature.GUEST_ANNOUNCE)
-                && c != null) {
-            pairs[0].sendOwn(LinkState.announcement(address));
-            c.command("ANNOUNCE_ACK", NetControl.ANNOUNCE, 0, new byte[0]);
         }
     }
 
@@ -400,7 +394,8 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
         same(now);
         closeControl();
         boolean before = link.up();
-        start(device, now);
+        // The device may have more than consumers know of.
+        start(device, now.withPairs(pairs.length));
         if (link.up() != before) {
             link.tell();
         }
@@ -422,8 +417,13 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
         // Before the service goes: consumers that let go of it then wait for nothing.
         end("the device was removed");
         withdraw.run();
+        giveBack();
+    }
+
+    private void giveBack() {
         closeControl();
         for (QueuePair pair : pairs) {
+            pair.freeze();
             pair.remove();
         }
     }
@@ -476,7 +476,6 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
             synchronized (life) {
                 settings.apply(c, now);
             }
-            limits = now;
             status = link.read(d, now);
         } catch (VirtioException | RuntimeException e) {
             for (PacketPool pool : pools) {
@@ -489,6 +488,7 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
             }
             throw e;
         }
+        limits = now;
         byte[] set = settings.address();
         address = set != null ? set : now.mac() != null ? now.mac() : ownAddress;
         synchronized (life) {
@@ -501,6 +501,6 @@ final class NetCard implements NetDevice, VirtioDriver.Bound {
         for (int i = 0; i < pairs.length; i++) {
             pairs[i].resume(vqs[2 * i], vqs[2 * i + 1], pools[i], now);
         }
-        announce(status, c);
+        link.announce(status, now, pairs[0], address, c);
     }
 }

@@ -229,6 +229,11 @@ record NetLimits(Features features, byte[] mac, int mtu, int pairs, int maxPairs
         return features.and(GUEST);
     }
 
+    /** The same with no more queue pairs than there are queues for. */
+    NetLimits withPairs(int most) {
+        return new NetLimits(features, mac, mtu, Math.min(pairs, most), maxPairs, hashing);
+    }
+
     /**
      * Refuses what is not the same card, or cannot do what consumers were told it can.
      *

@@ -63,7 +63,11 @@ final class NetSettings {
      * @throws VirtioException naming what is missing
      */
     void check(NetLimits before, NetLimits now) throws VirtioException {
-        Features lost = inUse(before).andNot(now.features());
+        Features used = inUse(before);
+        if (tellsAddress(now)) {
+            used = used.with(NetFeature.CTRL_MAC_ADDR);
+        }
+        Features lost = used.andNot(now.features());
         if (!lost.isEmpty()) {
             throw new VirtioException(
                     "%s is in use, the new device does not offer it"
@@ -78,7 +82,12 @@ final class NetSettings {
         }
     }
 
-    /** The address is not among them: the card itself looks after that. */
+    /** Whether an address was set that is not the device's anyway. */
+    private boolean tellsAddress(NetLimits limits) {
+        return address != null && !Arrays.equals(address, limits.mac());
+    }
+
+    /** But for the address. */
     private Features inUse(NetLimits before) {
         Features used = Features.NONE;
         if (!modes.isEmpty() || !unicast.isEmpty() || !multicast.isEmpty()) {
@@ -108,13 +117,11 @@ final class NetSettings {
      * @param control null where there is none
      */
     void apply(ControlQueue control, NetLimits limits) throws VirtioException {
-        if (address != null) {
+        if (tellsAddress(limits)) {
             address(control, limits, address);
         }
-        if (!modes.isEmpty()) {
-            Set<ReceiveMode> wanted = modes;
-            modes = EnumSet.noneOf(ReceiveMode.class);
-            modes(control, limits, wanted);
+        for (ReceiveMode mode : modes) {
+            mode(control, limits, mode, true);
         }
         if (!unicast.isEmpty() || !multicast.isEmpty()) {
             addresses(control, limits, unicast, multicast);

@@ -34,13 +34,15 @@ import java.util.concurrent.atomic.AtomicInteger;
 @Timeout(value = 60, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
 class ControlOrderTest {
     private static final int TRANSMIT2 = 3;
-    private static final int CONTROL = 4;
 
     @TempDir Path folder;
     private Rig rig;
 
     /** Cards that were told how many pairs are in use. */
     private final AtomicInteger told = new AtomicInteger();
+
+    /** How many. */
+    private volatile int pairs;
 
     /** Packets that came on the second transmit queue before that. */
     private final AtomicInteger early = new AtomicInteger();
@@ -85,7 +87,7 @@ class ControlOrderTest {
                             }
                             if (method.getName().equals("process")) {
                                 DeviceQueue queue = (DeviceQueue) args[0];
-                                if (queue.index() == CONTROL) {
+                                if (queue.index() == card.queueCount() - 1) {
                                     command(queue, set);
                                     return null;
                                 }
@@ -117,6 +119,7 @@ class ControlOrderTest {
             boolean refused = refusing && chain.read8(1) == NetControl.NOTF_COAL_VQ_GET;
             if (kind == NetControl.MQ) {
                 Thread.sleep(50);
+                pairs = chain.read8(2) | chain.read8(3) << 8;
                 told.incrementAndGet();
                 set.set(true);
             }
@@ -172,6 +175,20 @@ class ControlOrderTest {
         if (one[0] != null) {
             queue.free(one, 1);
         }
+    }
+
+    /** The driver has made queues for two. */
+    @Test
+    @Tag("DRV-NET-076")
+    void aCardWithMorePairsIsToldHowManyThereAre() throws Exception {
+        String here = rig.address("mmio");
+        String there = rig.address("mmio");
+        rig.core.bus().export("slow:,pairs=2,mac=52:54:00:00:00:01", here);
+        rig.core.bus().export("slow:,pairs=4,mac=52:54:00:00:00:01", there);
+        rig.core.bus().attach(here, "net0");
+        rig.core.bus().swap("net0", there);
+        assertEquals(2, told.get());
+        assertEquals(2, pairs);
     }
 
     @Test

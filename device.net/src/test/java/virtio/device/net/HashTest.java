@@ -209,11 +209,12 @@ class HashTest {
 
     private static void refused(
             NetDevice card, byte[] key, List<Integer> table, int unclassified, String reason) {
+        HashConfig before = card.hash();
         HashConfig config = new HashConfig(ALL, key, table, unclassified);
         String said =
                 assertThrows(IllegalArgumentException.class, () -> card.hash(config)).getMessage();
         assertTrue(said.startsWith(reason), said);
-        assertNull(card.hash());
+        assertEquals(before, card.hash());
     }
 
     @Test
@@ -234,6 +235,27 @@ class HashTest {
         card.hash(new HashConfig(Set.of(), KEY));
         swap("loopback:,pairs=2,mac=52:54:00:00:00:01,without=RSS,without=HASH_REPORT");
         assertNull(sent(queues, packet(card.macAddress(), 2794)).type());
+    }
+
+    /** Queues were made for two, and consumers have two. */
+    @ParameterizedTest
+    @ValueSource(strings = {"", ",without=MQ"})
+    void ofACardWithMorePairsThoseAreUsedThatThereAre(String without) throws Exception {
+        NetDevice card = rig.card("mmio", "loopback:,pairs=2,mac=52:54:00:00:00:01", "net0");
+        List<NetQueue> queues = queues(card);
+        card.hash(new HashConfig(ALL, KEY));
+        swap("loopback:,pairs=5,mac=52:54:00:00:00:01" + without);
+        assertEquals(2, card.queuePairs());
+        everyPacketComes(card, queues);
+        refused(card, KEY, List.of(0, 2), 0, "queue pair 2 in a table, limits are 0 and 1");
+        card.hash(new HashConfig(Set.of(), new byte[0]));
+        everyPacketComes(card, queues);
+    }
+
+    private static void everyPacketComes(NetDevice card, List<NetQueue> queues) {
+        for (int port = 1; port < 60; port++) {
+            sent(queues, packet(card.macAddress(), port));
+        }
     }
 
     private void swap(String backend) throws VirtioException {
