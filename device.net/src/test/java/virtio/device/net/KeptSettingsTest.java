@@ -91,7 +91,7 @@ class KeptSettingsTest {
     void receiveModesAreKeptWhenAnotherDeviceRefusesThem() throws Exception {
         NetDevice card = rig.card("mmio", "switch:lan,mac=52:54:00:00:00:01", "net0");
         NetDevice sender = rig.card("mmio", "switch:lan", "net1");
-        card.receive(Set.of(ReceiveMode.PROMISCUOUS));
+        card.receiveModes(Set.of(ReceiveMode.PROMISCUOUS));
         String said =
                 assertThrows(
                                 VirtioException.class,
