@@ -40,6 +40,7 @@ public final class Errno {
     public static final int ELOOP = 40;
     public static final int EPROTO = 71;
     public static final int EOVERFLOW = 75;
+    public static final int EBADFD = 77;
     public static final int ENOTSOCK = 88;
     public static final int EMSGSIZE = 90;
     public static final int EPROTOTYPE = 91;
@@ -96,6 +97,7 @@ public final class Errno {
             case ELOOP -> "too many symbolic links (ELOOP)";
             case EPROTO -> "protocol error (EPROTO)";
             case EOVERFLOW -> "value too large (EOVERFLOW)";
+            case EBADFD -> "file descriptor in bad state (EBADFD)";
             case ENOTSOCK -> "not a socket (ENOTSOCK)";
             case EMSGSIZE -> "message too long (EMSGSIZE)";
             case EPROTOTYPE -> "wrong type of socket (EPROTOTYPE)";

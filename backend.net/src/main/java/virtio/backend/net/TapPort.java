@@ -140,8 +140,11 @@ final class TapPort implements Port, AutoCloseable {
                 }
             }
         } catch (LinuxException e) {
-            if (e.errno() != Errno.EAGAIN && file.isOpen()) {
-                LOG.log(Level.DEBUG, "interface {0}: {1}", name, e.getMessage());
+            if (e.errno() != Errno.EAGAIN) {
+                // Deleted, for one: the kernel would say so again and again.
+                LOG.log(Level.WARNING, "interface {0} is gone: {1}", name, e.getMessage());
+                network.leave(this);
+                loop.close();
             }
         }
         sender.flush();
