@@ -361,6 +361,18 @@ class HostileFrontEndTest {
     }
 
     @Test
+    void aSessionThatFailsInWhateverWayEndsAlone() throws Exception {
+        device.error = new InternalError("a fault in a memory access, said a moment later");
+        try (RawFrontEnd hostile = new RawFrontEnd(socket)) {
+            hostile.send(VhostUser.SET_FEATURES, Message.u64(1L << Feature.VERSION_1));
+            logged.await("the front-end is dropped");
+            hostile.awaitEnd();
+        }
+        device.error = null;
+        theNextIsServed();
+    }
+
+    @Test
     void aFullErrorCounterThatBlocksHoldsUpNobody() throws Exception {
         try (SharedMemory memory = SharedMemory.create("test", 65536);
                 EventFd kick = EventFd.create();
@@ -372,6 +384,8 @@ class HostileFrontEndTest {
             hostile.send(VhostUser.SET_VRING_ERR, Message.u64(0), full.file());
             hostile.prepareRing(memory.file(), kick);
             hostile.send(VhostUser.SET_VRING_NUM, Message.state(0, 3)); // no power of two
+            hostile.send(VhostUser.GET_FEATURES, null);
+            hostile.receive().close();
             kick.signal();
             logged.await("broken");
             hostile.send(VhostUser.GET_FEATURES, null);
