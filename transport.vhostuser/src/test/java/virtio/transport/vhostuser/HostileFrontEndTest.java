@@ -321,16 +321,8 @@ class HostileFrontEndTest {
             hostile.send(VhostUser.GET_FEATURES, null);
             hostile.receive().close();
             cut.setLength(0);
-            // A disk write: its header here, its data in what was cut off.
-            MemorySegment ring = memory.segment();
-            ring.set(ValueLayout.JAVA_INT, 4096, 1);
-            descriptor(ring, 0, 0x11000, 16, 1);
-            descriptor(ring, 1, 0x90000, 512, 1);
-            descriptor(ring, 2, 0x11010, 1, 2);
-            ring.set(ValueLayout.JAVA_SHORT, 256 + 4, (short) 0);
-            VarHandle.fullFence();
-            ring.set(ValueLayout.JAVA_SHORT, 256 + 2, (short) 1);
-            VarHandle.fullFence();
+            // Its header here, its data in what was cut off.
+            available(memory.segment(), 0x90000);
             kick.signal();
             logged.await("served no more");
         }
@@ -372,15 +364,53 @@ class HostileFrontEndTest {
         theNextIsServed();
     }
 
+    /** A counter that holds up whoever adds to it, until somebody takes what it has. */
+    private static EventFd full() throws IOException {
+        EventFd full = EventFd.create();
+        try (Arena arena = Arena.ofConfined()) {
+            full.file().write(arena.allocateFrom(ValueLayout.JAVA_LONG, -2));
+            full.file().ioctl(FIONBIO, arena.allocateFrom(ValueLayout.JAVA_INT, 0));
+        }
+        return full;
+    }
+
+    /** Its queue's thread is in an interrupt, and the session waits for that thread. */
+    @Test
+    void anInterruptThatIsHeldUpHoldsUpNoWithdrawal() throws Exception {
+        try (SharedMemory memory = SharedMemory.create("test", 65536);
+                EventFd kick = EventFd.create();
+                EventFd full = full();
+                RawFrontEnd hostile = new RawFrontEnd(socket)) {
+            try {
+                hostile.send(VhostUser.SET_VRING_CALL, Message.u64(0), full.file());
+                available(memory.segment(), 0x11000);
+                hostile.startRing(memory.file(), kick);
+                Peers.await("a used buffer", () -> used(memory.segment()) == 1);
+                hostile.send(VhostUser.GET_VRING_BASE, Message.state(0, 0));
+                Thread session = thread("virtio-vhost-user:" + socket);
+                Peers.await(
+                        "the session to wait for the queue",
+                        () -> session.getState() == Thread.State.BLOCKED);
+                Peers.join(Thread.ofPlatform().start(export::close));
+            } finally {
+                full.drain();
+            }
+        }
+    }
+
+    private static Thread thread(String name) {
+        return Thread.getAllStackTraces().keySet().stream()
+                .filter(thread -> thread.getName().equals(name))
+                .findFirst()
+                .orElseThrow();
+    }
+
     @Test
     void aFullErrorCounterThatBlocksHoldsUpNobody() throws Exception {
         try (SharedMemory memory = SharedMemory.create("test", 65536);
                 EventFd kick = EventFd.create();
-                EventFd full = EventFd.create();
-                Arena arena = Arena.ofConfined();
+                EventFd full = full();
                 RawFrontEnd hostile = new RawFrontEnd(socket)) {
-            full.file().write(arena.allocateFrom(ValueLayout.JAVA_LONG, -2));
-            full.file().ioctl(FIONBIO, arena.allocateFrom(ValueLayout.JAVA_INT, 0));
             hostile.send(VhostUser.SET_VRING_ERR, Message.u64(0), full.file());
             hostile.prepareRing(memory.file(), kick);
             hostile.send(VhostUser.SET_VRING_NUM, Message.state(0, 3)); // no power of two
@@ -392,6 +422,23 @@ class HostileFrontEndTest {
             hostile.receive().close();
         }
         theNextIsServed();
+    }
+
+    /** Makes a disk write available whose data is there. */
+    private static void available(MemorySegment ring, long data) {
+        ring.set(ValueLayout.JAVA_INT, 4096, 1);
+        descriptor(ring, 0, 0x11000, 16, 1);
+        descriptor(ring, 1, data, 512, 1);
+        descriptor(ring, 2, 0x11010, 1, 2);
+        ring.set(ValueLayout.JAVA_SHORT, 256 + 4, (short) 0);
+        VarHandle.fullFence();
+        ring.set(ValueLayout.JAVA_SHORT, 256 + 2, (short) 1);
+        VarHandle.fullFence();
+    }
+
+    private static int used(MemorySegment ring) {
+        VarHandle.fullFence();
+        return ring.get(ValueLayout.JAVA_SHORT, 1024 + 2);
     }
 
     private static void descriptor(
