@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import static virtio.transport.vhostuser.RawFrontEnd.addr;
 import static virtio.transport.vhostuser.RawFrontEnd.inflight;
@@ -21,8 +22,10 @@ import org.junit.jupiter.params.provider.MethodSource;
 import virtio.api.Feature;
 import virtio.api.Features;
 import virtio.api.map.CoherentMemory;
+import virtio.linux.Errno;
 import virtio.linux.EventFd;
 import virtio.linux.FileDescriptor;
+import virtio.linux.LinuxException;
 import virtio.linux.SharedMemory;
 
 import java.io.IOException;
@@ -223,7 +226,7 @@ class HostileFrontEndTest {
                                         inflight(100, 0, 2, 16),
                                         m.file())),
                 deed(
-                        "SET_INFLIGHT_FD: mmap",
+                        "its file has 65536",
                         (to, m, c, f) ->
                                 to.send(
                                         VhostUser.SET_INFLIGHT_FD,
@@ -533,6 +536,26 @@ class HostileFrontEndTest {
             MemorySegment inflight = device.layouts.get(0).inflight();
             assertEquals(bytes / 2, inflight.byteSize());
             assertFalse(inflight.get(ValueLayout.JAVA_SHORT, 8) == 0, "version");
+        }
+    }
+
+    /** A part of a huge page can be mapped and not be unmapped, which would be left of each. */
+    @Test
+    void anInflightRegionOnHugePagesIsGivenBack() throws Exception {
+        long hugePageBytes = 2 << 20;
+        try (SharedMemory kept = SharedMemory.create("test", hugePageBytes, hugePageBytes);
+                SharedMemory memory = SharedMemory.create("test", 65536);
+                EventFd kick = EventFd.create();
+                RawFrontEnd driver = new RawFrontEnd(socket)) {
+            driver.send(
+                    VhostUser.SET_INFLIGHT_FD, inflight(hugePageBytes / 2, 64, 2, 16), kept.file());
+            driver.startRing(memory.file(), kick);
+            Peers.await("the ring to run", () -> device.running() == 1);
+            device.layouts.get(0).inflight().set(ValueLayout.JAVA_BYTE, 40, (byte) 77);
+            assertEquals(77, kept.segment().get(ValueLayout.JAVA_BYTE, 64 + 40));
+        } catch (LinuxException e) {
+            assumeTrue(e.errno() != Errno.ENOMEM, () -> "no huge page is free: " + e.getMessage());
+            throw e;
         }
     }
 }
