@@ -127,6 +127,12 @@ class VduseExportTest extends VduseEnds {
                             VirtioException.class, () -> export(VduseUnderTest.ADDRESS, other));
             assertTrue(e.getMessage().contains("which is another one"), e.getMessage());
         }
+        TestDevice unlike = new TestDevice(3, 8);
+        unlike.refuseFeatures(true);
+        unlike.changeConfig(0, 0x55);
+        VirtioException e =
+                assertThrows(VirtioException.class, () -> export(VduseUnderTest.ADDRESS, unlike));
+        assertTrue(e.getMessage().contains("are not acceptable"), e.getMessage());
         assertArrayEquals(config, device.config());
         TestDevice second = new TestDevice(3, 16);
         export(VduseUnderTest.ADDRESS, second);
