@@ -46,6 +46,7 @@ class VdpaIT {
                                 vdpa dev add name sim0 mgmtdev vdpasim_blk
                                 vdpa dev add name card0 mgmtdev vdpasim_net mac 52:54:00:12:34:56
                                 check unbound tell c "attach vhost-vdpa:qsd0"
+                                check taken tell c "export ram:1MiB vduse:sim0"
                                 bind qsd0
                                 bind sim0
                                 bind card0
@@ -123,6 +124,13 @@ class VdpaIT {
     void anUnboundDeviceIsSaidToBe() {
         String said = guest.refused("unbound");
         assertTrue(said.contains("echo qsd0 > /sys/bus/vdpa/drivers/vhost_vdpa/bind"), said);
+    }
+
+    /** What it does afterwards shows that it is still on the bus. */
+    @Test
+    void aNameThatAnotherDeviceHasIsRefused() {
+        String said = guest.refused("taken");
+        assertTrue(said.contains("another vDPA device has that name on the bus"), said);
     }
 
     @Test

@@ -43,7 +43,9 @@ public final class Mapping implements AutoCloseable {
      * Maps {@code length} bytes from {@code offset}.
      *
      * @param offset a multiple of the file's page size
-     * @param length in bytes, at least 1, and within the file unless it is a device
+     * @param length in bytes, at least 1, and within the file unless it is a device; of a file on
+     *     huge pages a multiple of their size, as the kernel maps the rest of one but does not
+     *     unmap a part of one: it stays then
      * @throws LinuxException EINVAL for an odd offset or for a part outside the file, EACCES for a
      *     writable mapping of a file opened for reading, ENOMEM when huge pages are lacking
      */
@@ -127,8 +129,9 @@ public final class Mapping implements AutoCloseable {
         if (!closed) {
             arena.close();
             closed = true;
-            LibC.munmap(address, length);
-            LIVE.decrementAndGet();
+            if (LibC.munmap(address, length) == 0) {
+                LIVE.decrementAndGet();
+            }
         }
     }
 

@@ -36,6 +36,7 @@ final class VdpaBus {
     record Device(String name, String driver, Path file) {}
 
     private static final String DEVICES = "sys/bus/vdpa/devices";
+    private static final String VDUSE_DEVICES = "sys/class/vduse";
     private static final String FILE = "vhost-vdpa-";
 
     private final Path root;
@@ -78,6 +79,21 @@ final class VdpaBus {
     /** The device of that name, or null. */
     Device device(String name) {
         return devices().stream().filter(d -> d.name().equals(name)).findFirst().orElse(null);
+    }
+
+    /** Whether the device of that name is there and no VDUSE one, which lies below its server's. */
+    boolean isAnother(String name) {
+        Path parent;
+        try {
+            parent = root.resolve(DEVICES).resolve(name).toRealPath().getParent();
+        } catch (IOException e) {
+            return false;
+        }
+        try {
+            return !parent.equals(root.resolve(VDUSE_DEVICES).resolve(name).toRealPath());
+        } catch (IOException e) {
+            return true;
+        }
     }
 
     /**

@@ -36,6 +36,9 @@ interface Vduse {
      */
     void removeFromBus(String name) throws IOException;
 
+    /** Whether the device of that name on the bus is no VDUSE one; false where none is seen. */
+    boolean isAnother(String name);
+
     /** The driver that a device on the bus is bound to; null for none. */
     String driver(String name);
 }

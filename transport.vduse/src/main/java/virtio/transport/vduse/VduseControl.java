@@ -130,6 +130,11 @@ final class VduseControl implements Vduse {
     }
 
     @Override
+    public boolean isAnother(String name) {
+        return bus.isAnother(name);
+    }
+
+    @Override
     public String driver(String name) {
         VdpaBus.Device device = bus.device(name);
         return device == null ? null : device.driver();

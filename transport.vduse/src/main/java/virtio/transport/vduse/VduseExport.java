@@ -99,6 +99,9 @@ final class VduseExport implements Export {
             ExportedDevice device,
             Consumer<VduseExport> onClose)
             throws VirtioException {
+        if (kernel.isAnother(name)) {
+            throw new VirtioException(address + ": " + another(name));
+        }
         boolean fresh = !kernel.exists(name);
         VduseSession session = null;
         try {
@@ -182,6 +185,12 @@ final class VduseExport implements Export {
         return e.getMessage() == null ? e.toString() : e.getMessage();
     }
 
+    private static String another(String name) {
+        return "another vDPA device has that name on the bus: choose another name, or as root,"
+                + " vdpa dev del "
+                + name;
+    }
+
     /** Where this user may not, somebody else can do it later. */
     private void addToBus(boolean fresh) throws IOException {
         try {
@@ -195,12 +204,7 @@ final class VduseExport implements Export {
                         address,
                         name);
             } else if (fresh && e.errno() == Errno.EEXIST) {
-                // Not ours to take off the bus again, either.
-                throw new VirtioException(
-                        "another vDPA device has that name on the bus: choose another name, or as"
-                                + " root, vdpa dev del "
-                                + name,
-                        e);
+                throw new VirtioException(another(name), e);
             } else if (e.errno() != Errno.EEXIST) {
                 throw e;
             }
@@ -276,7 +280,9 @@ final class VduseExport implements Export {
 
     private void remove(CountDownLatch off) {
         try {
-            kernel.removeFromBus(name);
+            if (!kernel.isAnother(name)) {
+                kernel.removeFromBus(name);
+            }
         } catch (IOException e) {
             if (!(e instanceof LinuxException linux) || linux.errno() != Errno.ENODEV) {
                 LOG.log(

@@ -104,10 +104,16 @@ final class VduseSession {
         thread = Thread.ofPlatform().name("virtio-" + address).daemon().unstarted(this::run);
     }
 
-    /** A device that was found has as many queues as this one, and no less configuration. */
+    /**
+     * A device that was found has as many queues as this one, features that this one takes where a
+     * driver is up, and no less configuration.
+     */
     private void checkSame() throws IOException {
         if (!has(rings.length - 1) || has(rings.length)) {
             throw another(null);
+        }
+        if (isUp()) {
+            accept();
         }
         try {
             tellConfig();
@@ -138,11 +144,7 @@ final class VduseSession {
     /** Goes on where an earlier process has stopped, and serves from here on. */
     void start(Export export) throws IOException {
         this.export = export;
-        boolean up = false;
-        for (int queue = 0; queue < rings.length; queue++) {
-            up |= kernel.queueInfo(queue).ready();
-        }
-        if (up) {
+        if (isUp()) {
             if (!inflight.found()) {
                 LOG.log(
                         Level.WARNING,
@@ -157,6 +159,15 @@ final class VduseSession {
             configInterruptDue = true;
         }
         thread.start();
+    }
+
+    /** Whether a driver has a queue ready. */
+    private boolean isUp() throws LinuxException {
+        boolean up = false;
+        for (int queue = 0; queue < rings.length; queue++) {
+            up |= kernel.queueInfo(queue).ready();
+        }
+        return up;
     }
 
     int status() {

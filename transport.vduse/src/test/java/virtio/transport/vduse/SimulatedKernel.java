@@ -33,6 +33,9 @@ final class SimulatedKernel implements Vduse {
     /** Names on the bus of devices that are no VDUSE ones. */
     final Set<String> others = ConcurrentHashMap.newKeySet();
 
+    /** Whether the server sees the bus. */
+    volatile boolean showsBus = true;
+
     /** How much a driver may show to a device at once. */
     volatile long lockableBytes = Long.MAX_VALUE;
 
@@ -131,6 +134,11 @@ final class SimulatedKernel implements Vduse {
         if (!others.remove(name)) {
             need(name).removeFromBus();
         }
+    }
+
+    @Override
+    public boolean isAnother(String name) {
+        return showsBus && others.contains(name);
     }
 
     @Override

@@ -1,6 +1,7 @@
 package virtio.transport.vduse;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
@@ -45,6 +46,33 @@ class VdpaBusTest {
             Files.createDirectories(device.resolve("vhost-vdpa-" + minor));
             write("dev/vhost-vdpa-" + minor, "");
         }
+    }
+
+    /** A device on the bus below its parent, as the kernel lays them out. */
+    private void below(String parent, String name) throws IOException {
+        Path device = Files.createDirectories(root.resolve("sys/devices/%s".formatted(parent)));
+        Path bus = Files.createDirectories(root.resolve("sys/bus/vdpa/devices"));
+        Files.createSymbolicLink(
+                bus.resolve(name), Files.createDirectory(device.resolve(name)).toRealPath());
+    }
+
+    @Test
+    void aDeviceThatIsNoVduseOneIsToldApart() throws IOException {
+        Path vduse = Files.createDirectories(root.resolve("sys/class/vduse"));
+        for (String name : List.of("disk0", "sim0", "power")) {
+            Path device = root.resolve("sys/devices/virtual/vduse").resolve(name);
+            Files.createDirectories(device.resolve("power"));
+            Files.createSymbolicLink(vduse.resolve(name), device.toRealPath());
+        }
+        below("virtual/vduse/disk0", "disk0");
+        below("vdpasim_blk", "sim0");
+        below("vdpasim_net", "power");
+        below("vdpasim_net", "card0");
+        assertFalse(bus.isAnother("disk0"));
+        assertTrue(bus.isAnother("sim0"));
+        assertTrue(bus.isAnother("power"), "as a folder of every device is called");
+        assertTrue(bus.isAnother("card0"));
+        assertFalse(bus.isAnother("nobody"));
     }
 
     private String refusal(String address) {

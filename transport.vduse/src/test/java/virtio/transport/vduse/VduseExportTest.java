@@ -10,6 +10,8 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 import virtio.api.DeviceStatus;
 import virtio.api.DeviceType;
@@ -125,15 +127,23 @@ class VduseExportTest extends VduseEnds {
                             VirtioException.class, () -> export(VduseUnderTest.ADDRESS, other));
             assertTrue(e.getMessage().contains("which is another one"), e.getMessage());
         }
+        TestDevice unlike = new TestDevice(3, 8);
+        unlike.refuseFeatures(true);
+        unlike.changeConfig(0, 0x55);
+        VirtioException e =
+                assertThrows(VirtioException.class, () -> export(VduseUnderTest.ADDRESS, unlike));
+        assertTrue(e.getMessage().contains("are not acceptable"), e.getMessage());
         assertArrayEquals(config, device.config());
         TestDevice second = new TestDevice(3, 16);
         export(VduseUnderTest.ADDRESS, second);
         assertEquals(77, mark(second, 78), "what the dead server had in flight");
     }
 
-    @Test
-    void aNameThatAnotherDeviceHasOnTheBusIsRefused() throws Exception {
+    @ParameterizedTest
+    @ValueSource(booleans = {true, false})
+    void aNameThatAnotherDeviceHasOnTheBusIsRefused(boolean shown) throws Exception {
         subject.kernel.others.add(VduseUnderTest.ADDRESS);
+        subject.kernel.showsBus = shown;
         VirtioException e =
                 assertThrows(
                         VirtioException.class,
@@ -156,6 +166,29 @@ class VduseExportTest extends VduseEnds {
         assertTrue(subject.kernel.exists(VduseUnderTest.ADDRESS));
         export(VduseUnderTest.ADDRESS, new TestDevice(1, 8));
         subject.exporter.close();
+        assertFalse(subject.kernel.exists(VduseUnderTest.ADDRESS));
+    }
+
+    @Test
+    void aKeptDeviceWhoseNameAnotherOneHasOnTheBusIsRefusedAndKept() throws Exception {
+        export(VduseUnderTest.ADDRESS + ",keep", new TestDevice(1, 8)).close();
+        subject.kernel.removeFromBus(VduseUnderTest.ADDRESS);
+        subject.kernel.others.add(VduseUnderTest.ADDRESS);
+        VirtioException e =
+                assertThrows(
+                        VirtioException.class,
+                        () -> export(VduseUnderTest.ADDRESS, new TestDevice(1, 8)));
+        assertTrue(e.getMessage().contains("another vDPA device has that name"), e.getMessage());
+        assertTrue(subject.kernel.exists(VduseUnderTest.ADDRESS));
+    }
+
+    @Test
+    void aDeviceThatHasTakenTheNameOnTheBusMeanwhileStaysThere() throws Exception {
+        Export export = export(VduseUnderTest.ADDRESS, new TestDevice(1, 8));
+        subject.kernel.removeFromBus(VduseUnderTest.ADDRESS);
+        subject.kernel.others.add(VduseUnderTest.ADDRESS);
+        export.close();
+        assertEquals(Set.of(VduseUnderTest.ADDRESS), subject.kernel.others);
         assertFalse(subject.kernel.exists(VduseUnderTest.ADDRESS));
     }
 

@@ -139,6 +139,8 @@ final class BackEnd implements AutoCloseable {
     /** Ends {@link #serve}. */
     void hangUp() {
         hungUp = true;
+        // The session may be waiting for a queue that such a front-end holds up.
+        rings.deafen();
         try {
             // Not by closing the socket: nobody would be told.
             epoll.wakeUp();

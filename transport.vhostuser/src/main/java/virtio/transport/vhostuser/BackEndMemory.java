@@ -153,8 +153,16 @@ final class BackEndMemory implements AutoCloseable {
             throw new VirtioException("SET_INFLIGHT_FD while a queue runs");
         }
         closeInflight();
+        FileDescriptor file = message.fds().getFirst();
         try {
-            inflight = Mapping.map(message.fds().getFirst(), 0, offset + bytes, true);
+            long fileBytes = file.sizeBytes();
+            if (offset + bytes > fileBytes) {
+                throw new VirtioException(
+                        "SET_INFLIGHT_FD of %d bytes at offset %d, its file has %d"
+                                .formatted(bytes, offset, fileBytes));
+            }
+            // All of it, as a region of memory.
+            inflight = Mapping.map(file, 0, fileBytes, true);
         } catch (LinuxException e) {
             throw new VirtioException("SET_INFLIGHT_FD: " + e.getMessage(), e);
         }

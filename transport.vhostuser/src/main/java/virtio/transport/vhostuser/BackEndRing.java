@@ -18,8 +18,8 @@ import java.lang.foreign.MemorySegment;
  * A ring at the back-end: what the front-end has said about it and, while it runs, the thread that
  * serves it.
  *
- * <p>Controlled by the session's thread; {@link #interrupt}, {@link #fail} and {@link #schedule}
- * may be called by any.
+ * <p>Controlled by the session's thread; {@link #interrupt}, {@link #fail}, {@link #schedule} and
+ * {@link #deafen} may be called by any.
  */
 final class BackEndRing {
     private static final Logger LOG = System.getLogger(BackEndRing.class.getPackageName());
@@ -145,13 +145,13 @@ final class BackEndRing {
         kick = counter;
     }
 
-    void call(EventFd counter) {
+    synchronized void call(EventFd counter) {
         EventFd before = call;
         call = counter;
         close(before);
     }
 
-    void err(EventFd counter) {
+    synchronized void err(EventFd counter) {
         EventFd before = err;
         err = counter;
         close(before);

@@ -20,7 +20,7 @@ import java.util.Arrays;
  *
  * <p>A ring runs when features are accepted, its size, addresses and notifications are said, it is
  * enabled, and a first notification has come; until then {@link #epoll} waits for that. Used by the
- * session's thread, but for {@link #get}.
+ * session's thread, but for {@link #get} and {@link #deafen}.
  */
 final class BackEndRings {
     private static final Logger LOG = System.getLogger(BackEndRings.class.getPackageName());
@@ -134,11 +134,18 @@ final class BackEndRings {
         accepted = false;
     }
 
+    /** Ends what is held up by a front-end that fills its counters instead of reading them. */
+    void deafen() {
+        for (BackEndRing ring : rings) {
+            ring.deafen();
+        }
+    }
+
     /** Stops all and resets the device; false when it does not let go of the memory. */
     boolean close() {
         boolean stopped = true;
+        deafen();
         for (BackEndRing ring : rings) {
-            ring.deafen();
             try {
                 ring.stop();
             } catch (IllegalStateException | InternalError e) {

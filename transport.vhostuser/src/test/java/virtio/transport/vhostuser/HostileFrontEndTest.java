@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import static virtio.transport.vhostuser.RawFrontEnd.addr;
 import static virtio.transport.vhostuser.RawFrontEnd.inflight;
@@ -21,8 +22,10 @@ import org.junit.jupiter.params.provider.MethodSource;
 import virtio.api.Feature;
 import virtio.api.Features;
 import virtio.api.map.CoherentMemory;
+import virtio.linux.Errno;
 import virtio.linux.EventFd;
 import virtio.linux.FileDescriptor;
+import virtio.linux.LinuxException;
 import virtio.linux.SharedMemory;
 
 import java.io.IOException;
@@ -224,7 +227,7 @@ class HostileFrontEndTest {
                                         inflight(100, 0, 2, 16),
                                         m.file())),
                 deed(
-                        "SET_INFLIGHT_FD: mmap",
+                        "its file has 65536",
                         (to, m, c, f) ->
                                 to.send(
                                         VhostUser.SET_INFLIGHT_FD,
@@ -322,16 +325,8 @@ class HostileFrontEndTest {
             hostile.send(VhostUser.GET_FEATURES, null);
             hostile.receive().close();
             cut.setLength(0);
-            // A disk write: its header here, its data in what was cut off.
-            MemorySegment ring = memory.segment();
-            ring.set(ValueLayout.JAVA_INT, 4096, 1);
-            descriptor(ring, 0, 0x11000, 16, 1);
-            descriptor(ring, 1, 0x90000, 512, 1);
-            descriptor(ring, 2, 0x11010, 1, 2);
-            ring.set(ValueLayout.JAVA_SHORT, 256 + 4, (short) 0);
-            VarHandle.fullFence();
-            ring.set(ValueLayout.JAVA_SHORT, 256 + 2, (short) 1);
-            VarHandle.fullFence();
+            // Its header here, its data in what was cut off.
+            available(memory.segment(), 0x90000);
             kick.signal();
             logged.await("served no more");
         }
@@ -362,23 +357,92 @@ class HostileFrontEndTest {
     }
 
     @Test
+    void aSessionThatFailsInWhateverWayEndsAlone() throws Exception {
+        device.error = new InternalError("a fault in a memory access, said a moment later");
+        try (RawFrontEnd hostile = new RawFrontEnd(socket)) {
+            hostile.send(VhostUser.SET_FEATURES, Message.u64(1L << Feature.VERSION_1));
+            logged.await("the front-end is dropped");
+            hostile.awaitEnd();
+        }
+        device.error = null;
+        theNextIsServed();
+    }
+
+    /** A counter that holds up whoever adds to it, until somebody takes what it has. */
+    private static EventFd full() throws IOException {
+        EventFd full = EventFd.create();
+        try (Arena arena = Arena.ofConfined()) {
+            full.file().write(arena.allocateFrom(ValueLayout.JAVA_LONG, -2));
+            full.file().ioctl(FIONBIO, arena.allocateFrom(ValueLayout.JAVA_INT, 0));
+        }
+        return full;
+    }
+
+    /** Its queue's thread is in an interrupt, and the session waits for that thread. */
+    @Test
+    void anInterruptThatIsHeldUpHoldsUpNoWithdrawal() throws Exception {
+        try (SharedMemory memory = SharedMemory.create("test", 65536);
+                EventFd kick = EventFd.create();
+                EventFd full = full();
+                RawFrontEnd hostile = new RawFrontEnd(socket)) {
+            try {
+                hostile.send(VhostUser.SET_VRING_CALL, Message.u64(0), full.file());
+                available(memory.segment(), 0x11000);
+                hostile.startRing(memory.file(), kick);
+                Peers.await("a used buffer", () -> used(memory.segment()) == 1);
+                hostile.send(VhostUser.GET_VRING_BASE, Message.state(0, 0));
+                Thread session = thread("virtio-vhost-user:" + socket);
+                Peers.await(
+                        "the session to wait for the queue",
+                        () -> session.getState() == Thread.State.BLOCKED);
+                Peers.join(Thread.ofPlatform().start(export::close));
+            } finally {
+                full.drain();
+            }
+        }
+    }
+
+    private static Thread thread(String name) {
+        return Thread.getAllStackTraces().keySet().stream()
+                .filter(thread -> thread.getName().equals(name))
+                .findFirst()
+                .orElseThrow();
+    }
+
+    @Test
     void aFullErrorCounterThatBlocksHoldsUpNobody() throws Exception {
         try (SharedMemory memory = SharedMemory.create("test", 65536);
                 EventFd kick = EventFd.create();
-                EventFd full = EventFd.create();
-                Arena arena = Arena.ofConfined();
+                EventFd full = full();
                 RawFrontEnd hostile = new RawFrontEnd(socket)) {
-            full.file().write(arena.allocateFrom(ValueLayout.JAVA_LONG, -2));
-            full.file().ioctl(FIONBIO, arena.allocateFrom(ValueLayout.JAVA_INT, 0));
             hostile.send(VhostUser.SET_VRING_ERR, Message.u64(0), full.file());
             hostile.prepareRing(memory.file(), kick);
             hostile.send(VhostUser.SET_VRING_NUM, Message.state(0, 3)); // no power of two
+            hostile.send(VhostUser.GET_FEATURES, null);
+            hostile.receive().close();
             kick.signal();
             logged.await("broken");
             hostile.send(VhostUser.GET_FEATURES, null);
             hostile.receive().close();
         }
         theNextIsServed();
+    }
+
+    /** Makes a disk write available whose data is there. */
+    private static void available(MemorySegment ring, long data) {
+        ring.set(ValueLayout.JAVA_INT, 4096, 1);
+        descriptor(ring, 0, 0x11000, 16, 1);
+        descriptor(ring, 1, data, 512, 1);
+        descriptor(ring, 2, 0x11010, 1, 2);
+        ring.set(ValueLayout.JAVA_SHORT, 256 + 4, (short) 0);
+        VarHandle.fullFence();
+        ring.set(ValueLayout.JAVA_SHORT, 256 + 2, (short) 1);
+        VarHandle.fullFence();
+    }
+
+    private static int used(MemorySegment ring) {
+        VarHandle.fullFence();
+        return ring.get(ValueLayout.JAVA_SHORT, 1024 + 2);
     }
 
     private static void descriptor(
@@ -473,6 +537,26 @@ class HostileFrontEndTest {
             MemorySegment inflight = device.layouts.get(0).inflight();
             assertEquals(bytes / 2, inflight.byteSize());
             assertFalse(inflight.get(ValueLayout.JAVA_SHORT, 8) == 0, "version");
+        }
+    }
+
+    /** A part of a huge page can be mapped and not be unmapped, which would be left of each. */
+    @Test
+    void anInflightRegionOnHugePagesIsGivenBack() throws Exception {
+        long hugePageBytes = 2 << 20;
+        try (SharedMemory kept = SharedMemory.create("test", hugePageBytes, hugePageBytes);
+                SharedMemory memory = SharedMemory.create("test", 65536);
+                EventFd kick = EventFd.create();
+                RawFrontEnd driver = new RawFrontEnd(socket)) {
+            driver.send(
+                    VhostUser.SET_INFLIGHT_FD, inflight(hugePageBytes / 2, 64, 2, 16), kept.file());
+            driver.startRing(memory.file(), kick);
+            Peers.await("the ring to run", () -> device.running() == 1);
+            device.layouts.get(0).inflight().set(ValueLayout.JAVA_BYTE, 40, (byte) 77);
+            assertEquals(77, kept.segment().get(ValueLayout.JAVA_BYTE, 64 + 40));
+        } catch (LinuxException e) {
+            assumeTrue(e.errno() != Errno.ENOMEM, () -> "no huge page is free: " + e.getMessage());
+            throw e;
         }
     }
 }

@@ -141,6 +141,7 @@ class LoopbackTest {
     void resetAndStartAgain() throws Exception {
         try (VhostUserExport _ = export();
                 TinyDisk disk = new TinyDisk(open())) {
+            Peers.await("the first ring", () -> device.running() == 1);
             int held = FileDescriptor.live();
             for (int i = 0; i < 3; i++) {
                 disk.write(i, MemorySegment.ofArray(new byte[512]));

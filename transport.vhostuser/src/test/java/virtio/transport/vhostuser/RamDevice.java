@@ -31,6 +31,9 @@ final class RamDevice implements ExportedDevice, Backend {
     volatile int resets;
     volatile int writtenConfig = -1;
 
+    /** Thrown by {@link #accept}, unless it is null. */
+    volatile Error error;
+
     /** Held by {@link #process}: whoever holds it too keeps requests in flight. */
     final Object gate = new Object();
 
@@ -82,6 +85,9 @@ final class RamDevice implements ExportedDevice, Backend {
 
     @Override
     public boolean accept(Features features) {
+        if (error != null) {
+            throw error;
+        }
         accepted = features;
         return features.has(Feature.VERSION_1);
     }
