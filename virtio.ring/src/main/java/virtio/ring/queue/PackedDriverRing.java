@@ -252,6 +252,7 @@ abstract class PackedDriverRing extends DriverEnd {
             if (id >= size) {
                 break;
             }
+            // Not by word(): in this loop a bounds check was measured to cost less than the mask.
             int at = id << SHADOW_SHIFT;
             long token = shadow[at + TOKEN];
             long state = shadow[at + STATE];

@@ -15,7 +15,7 @@ import java.lang.foreign.MemorySegment;
 abstract class Shadow extends Padding {
     /*
      * What the driver keeps by descriptor id, four words each, in one array for the sake of one
-     * cache line and one bounds check:
+     * cache line:
      *
      * STATE    of a head that the device holds: HELD | MAPPED | count - 1 | next | writable bytes
      *          of the rest of a chain: next
